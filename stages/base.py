@@ -1,0 +1,124 @@
+"""The frozen base model: the built-in `tiny` one is trained here, any other is resolved and recorded.
+
+    python -m stages.base --help
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stages.core import atomic, base_model, curves, length_order, params, records, supervised, tiny, work
+from stages.core.errors import UserError, command
+
+
+@dataclass(frozen=True)
+class BaseTraining(supervised.Optimization):
+    """How `tiny` is made: a plain language model on the training split's text, with no chat turns in it.
+
+    Answering and stopping are what SFT teaches.
+    """
+
+    architecture: tiny.Architecture
+    block_size: int
+    """Tokens of one training sequence; texts are packed into them end to end."""
+
+
+@command
+def main(
+    train: Annotated[Path, typer.Option(help="training samples (JSON lines)")],
+    validate: Annotated[Path, typer.Option(help="validation samples, for the eval loss")],
+    to: Annotated[Path, typer.Option(help="folder of the base model")],
+    curve: Annotated[Path, typer.Option(help="training curve (CSV)")],
+    eval_curve: Annotated[Path, typer.Option(help="evaluation curve (CSV)")],
+    metrics: Annotated[Path, typer.Option(help="training metrics (JSON)")],
+    config: Annotated[Path, typer.Option("--params", help="parameters")],
+) -> None:
+    """Make the base model's folder."""
+    seed = params.load(config, "seed", int)
+    model = params.load(config, "model", base_model.Model)
+    knobs = params.load(config, "base", BaseTraining)
+
+    if model.name != base_model.TINY:  # nothing to train: resolve the name and say where the model is
+        with atomic.folder(to) as folder:
+            base_model.write_pointer(folder, model)
+        curves.write(curve, CURVE, [])
+        curves.write(eval_curve, EVAL_CURVE, [])
+        atomic.write_json(metrics, {"trained": False, "identity": base_model.read(to).identity})
+        return
+    if model.dtype != "float32" or model.quantization != "none":
+        raise UserError("params.yaml: model.name is `tiny`, which is trained in float32: set model.dtype to float32")
+
+    with work.folder("base", [seed, asdict(model), asdict(knobs)], [train, validate]) as state:
+        from transformers import Trainer, TrainingArguments, set_seed
+
+        set_seed(seed)
+        texts, held_out = corpus(train), corpus(validate)
+        tokenizer = tiny.tokenizer(texts, knobs.architecture)
+        network = tiny.network(knobs.architecture, tokenizer)
+        blocks, eval_blocks = pack(tokenizer, texts, knobs.block_size), pack(tokenizer, held_out, knobs.block_size)
+        order = length_order.epochs([len(b) for b in blocks], knobs.batch_size, knobs.num_train_epochs, seed)
+
+        trainer = Trainer(
+            model=network,
+            args=TrainingArguments(**supervised.arguments(knobs, "float32", False, seed, state)),
+            train_dataset=[blocks[i] for i in order],
+            eval_dataset=eval_blocks,
+            data_collator=collate,
+            callbacks=supervised.callbacks(state),
+        )
+        supervised.train(trainer, state)
+
+        steps_per_epoch = len(blocks) / knobs.batch_size
+        rows = supervised.rows(trainer, steps_per_epoch, {k: k for k in CURVE}, step_of="loss")
+        evals = supervised.rows(trainer, steps_per_epoch, {k: k for k in EVAL_CURVE}, step_of="eval_loss")
+        curves.write(curve, CURVE, rows)
+        curves.write(eval_curve, EVAL_CURVE, evals)
+        atomic.write_json(
+            metrics,
+            {
+                "trained": True,
+                "parameters": sum(p.numel() for p in network.parameters()),
+                "tokens": len(blocks) * knobs.block_size,
+                "steps": trainer.state.global_step,
+                "eval_loss": round(supervised.best_eval(evals)["eval_loss"], 4),
+            },
+        )
+        with atomic.folder(to) as folder:
+            network.save_pretrained(folder)
+            tokenizer.save_pretrained(folder)
+            base_model.write_pointer(folder, model)
+
+
+CURVE = ("step", "epoch", "loss", "grad_norm", "learning_rate")
+EVAL_CURVE = ("step", "epoch", "eval_loss")
+
+
+def corpus(path: Path) -> list[str]:
+    """Every turn's text once, in order, without speakers and without pairing."""
+    seen: dict[str, None] = {}
+    for sample in records.read_samples(path):
+        for question, answer in [*sample.history, [sample.instruction, sample.output]]:
+            seen.update({question: None, answer: None})
+    return [text for text in seen if text]
+
+
+def pack(tokenizer: Any, texts: list[str], block_size: int) -> list[list[int]]:
+    """The texts' ids, a line break between two, cut into blocks; the rest that fills none is left out."""
+    ids = [i for text in texts for i in tokenizer.encode(text + "\n", add_special_tokens=False)]
+    blocks = [ids[start : start + block_size] for start in range(0, len(ids) - block_size + 1, block_size)]
+    if not blocks:
+        raise UserError(f"base.block_size is {block_size}, but the text has only {len(ids)} tokens")
+    return blocks
+
+
+def collate(blocks: list[list[int]]) -> dict[str, Any]:
+    import torch
+
+    ids = torch.tensor(blocks)
+    return {"input_ids": ids, "labels": ids.clone()}
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,109 @@
+"""Dialogue → token ids, through the tokenizer's chat template, within a length.
+
+What is cut when a text is too long, in this order: the OLDEST rounds of the history; then the end of the current
+question; the answer is cut at its own limit, from its end. The current question always survives, and no sample is
+dropped.
+
+A special token that somebody types (`<|im_start|>`, `<sop>` …) stays plain text: it can't open a turn of its own.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from stages.core.records import History
+
+PLAIN_TEMPLATE = (
+    "{% for message in messages %}"
+    "{% if message.role == 'user' %}{{ '病人：' + message.content + '\n' }}"
+    "{% else %}{{ '医生：' + message.content + eos_token + '\n' }}{% endif %}"
+    "{% endfor %}"
+    "{% if add_generation_prompt %}{{ '医生：' }}{% endif %}"
+)
+"""The documented fallback for a tokenizer without a chat template."""
+
+_MARK = "\ue000{}\ue001"
+"""Private-use characters stand for a message while the template is rendered around it."""
+
+
+class Encoded(NamedTuple):
+    """Token ids of one text and how much of it had to go."""
+
+    ids: list[int]
+    dropped_rounds: int = 0
+    cut_tokens: int = 0
+
+
+def encode_prompt(tokenizer: Any, history: History, instruction: str, max_length: int) -> Encoded:
+    """Ids of the rounds and the question, up to and including the words that open the answer.
+
+    Args:
+        tokenizer: with a chat template; `PLAIN_TEMPLATE` serves where it has none.
+        max_length: the most ids to return.
+
+    Raises:
+        ValueError: `max_length` has no room for the template alone.
+    """
+    for dropped in range(len(history) + 1):
+        ids = _template_ids(tokenizer, history[dropped:], instruction)
+        if len(ids) <= max_length:
+            return Encoded(ids, dropped_rounds=dropped)
+    # The question alone is too long: cut its end and keep the template around it whole. Token boundaries may shift
+    # when the shorter text is tokenized again, hence the loop.
+    question = _text_ids(tokenizer, instruction)
+    keep = len(question) - (len(ids) - max_length)
+    while keep > 0:
+        cut = _template_ids(tokenizer, [], tokenizer.decode(question[:keep], clean_up_tokenization_spaces=False))
+        if len(cut) <= max_length:
+            return Encoded(cut, dropped_rounds=len(history), cut_tokens=len(question) - keep)
+        keep -= max(1, len(cut) - max_length)
+    raise ValueError(f"a maximum of {max_length} tokens has no room for the chat template and one token of a question")
+
+
+def encode_answer(tokenizer: Any, answer: str, max_length: int) -> Encoded:
+    """Ids of the answer, closed by EOS, at most `max_length` in all; the end of a longer one is cut."""
+    ids = _text_ids(tokenizer, answer)
+    kept = ids[: max_length - 1]
+    return Encoded([*kept, tokenizer.eos_token_id], cut_tokens=len(ids) - len(kept))
+
+
+def _template_ids(tokenizer: Any, history: Sequence[Sequence[str]], instruction: str) -> list[int]:
+    messages = []
+    for question, answer in history:
+        messages += [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    messages.append({"role": "user", "content": instruction})
+    if getattr(tokenizer, "renders_messages_safely", False):  # a native tokenizer keeps typed special tokens as text
+        return list(tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+
+    if not _types_special(tokenizer, messages):
+        return list(tokenizer.encode(_render(tokenizer, messages), add_special_tokens=False))
+    # Somebody typed a special token: tokenize the template and the messages apart.
+    marks = [_MARK.format(index) for index in range(len(messages))]
+    rendered = _render(tokenizer, [m | {"content": mark} for m, mark in zip(messages, marks, strict=True)])
+    ids: list[int] = []
+    for message, mark in zip(messages, marks, strict=True):
+        before, rendered = rendered.split(mark, 1)
+        ids += tokenizer.encode(before, add_special_tokens=False)
+        ids += _text_ids(tokenizer, message["content"])
+    return ids + list(tokenizer.encode(rendered, add_special_tokens=False))
+
+
+def _render(tokenizer: Any, messages: list[dict[str, str]]) -> str:
+    return str(
+        tokenizer.apply_chat_template(
+            messages,
+            tokenize=False,
+            add_generation_prompt=True,
+            enable_thinking=False,  # Qwen3 and its kin: answer at once
+            chat_template=tokenizer.chat_template or PLAIN_TEMPLATE,
+        )
+    )
+
+
+def _types_special(tokenizer: Any, messages: list[dict[str, str]]) -> bool:
+    special = [str(token) for token in tokenizer.added_tokens_encoder] + list(tokenizer.all_special_tokens)
+    return any(token in message["content"] for message in messages for token in special)
+
+
+def _text_ids(tokenizer: Any, text: str) -> list[int]:
+    """Ids of a text in which no special token is recognised."""
+    return list(tokenizer.encode(text, add_special_tokens=False, split_special_tokens=True))

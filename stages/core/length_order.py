@@ -1,0 +1,53 @@
+"""The order in which training samples are read: shuffled, yet neighbours of about one length, so that little is padding.
+
+The order of all epochs is fixed beforehand by (lengths, batch size, seed). A trainer that reads it front to back needs
+no sampler state to resume, and several processes that share it out see the same batches as one.
+"""
+
+import random
+from collections.abc import Sequence
+from math import ceil
+
+MEGABATCH = 50
+"""Batches that are sorted together: wide enough to group lengths, small enough to keep the shuffle."""
+
+
+def epochs(lengths: Sequence[int], batch_size: int, count: float, seed: int) -> list[int]:
+    """Indices of `count` epochs; batches hold samples of about one length and come in random order.
+
+    Args:
+        lengths: tokens of each sample.
+        batch_size: samples of one optimizer step.
+        count: epochs; a fraction at the end takes that share of the last shuffle.
+
+    Returns:
+        Every index `count` times (the last fraction apart), later epochs after earlier ones but for the one window
+        that straddles their border. Only the very last batch can be short.
+    """
+    generator = random.Random(seed)
+    stream: list[int] = []
+    for _ in range(ceil(count)):
+        indices = list(range(len(lengths)))
+        generator.shuffle(indices)
+        stream += indices
+    stream = stream[: round(count * len(lengths))]
+
+    order: list[int] = []
+    window = batch_size * MEGABATCH
+    for start in range(0, len(stream), window):
+        block = sorted(stream[start : start + window], key=lambda i: -lengths[i])
+        batches = [block[i : i + batch_size] for i in range(0, len(block), batch_size)]
+        short = [batches.pop()] if len(batches[-1]) < batch_size else []
+        generator.shuffle(batches)
+        order += [i for batch in batches + short for i in batch]
+    return order
+
+
+def padding_share(lengths: Sequence[int], order: Sequence[int], batch_size: int) -> float:
+    """Share of the positions that are padding when `order` is read in batches, each padded to its longest."""
+    used = padded = 0
+    for start in range(0, len(order), batch_size):
+        batch = [lengths[i] for i in order[start : start + batch_size]]
+        used += sum(batch)
+        padded += max(batch) * len(batch)
+    return 1 - used / padded if padded else 0.0

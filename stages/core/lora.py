@@ -1,0 +1,33 @@
+"""The LoRA section that sft, rm and ppo share."""
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Lora:
+    r: int
+    """Rank of the update."""
+    alpha: int
+    """The update is scaled by alpha / r."""
+    dropout: float
+    """Dropout before the update while SFT and RM train; PPO has none (its checklist, point 5)."""
+    target_modules: str | tuple[str, ...]
+    """`all-linear` (every linear layer but the output), or the names of the layers."""
+
+    def __post_init__(self) -> None:
+        if self.r < 1:
+            raise ValueError("r must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError("dropout must lie in [0, 1)")
+        if isinstance(self.target_modules, str) and self.target_modules != "all-linear":
+            raise ValueError("target_modules must be `all-linear` or a list of layer names")
+
+    def config(self, **more: Any) -> Any:
+        """The section as a `peft.LoraConfig`."""
+        from peft import LoraConfig
+
+        targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
+        return LoraConfig(
+            r=self.r, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets, bias="none", **more
+        )

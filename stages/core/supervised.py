@@ -1,0 +1,171 @@
+"""What base, sft and rm share of transformers' Trainer: its arguments, its curve, and a resume to the same bytes.
+
+Samples are read front to back in an order that is fixed beforehand (length_order.py), so a trainer that is resumed
+only has to skip; nothing of a sampler needs restoring. Several processes share one step's samples out among them.
+"""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from stages.core import checkpoints
+from stages.core.errors import UserError
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """The knobs of a Trainer run; a stage's section adds its own to them."""
+
+    num_train_epochs: float
+    per_device_train_batch_size: int
+    """Samples in one forward pass."""
+    gradient_accumulation_steps: int
+    """Forward passes per optimizer step on ONE process. Several processes share them out: the global batch,
+    per_device_train_batch_size × gradient_accumulation_steps, stays what it is."""
+    learning_rate: float
+    lr_scheduler_type: Literal["cosine", "linear", "constant"]
+    warmup_ratio: float
+    """Share of the steps in which the learning rate rises from 0."""
+    weight_decay: float
+    max_grad_norm: float
+    logging_steps: int
+    """Optimizer steps between two rows of the curve."""
+    eval_steps: int
+    """Optimizer steps between two evaluations; each also saves a checkpoint to resume from."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps",
+                     "learning_rate", "max_grad_norm", "logging_steps", "eval_steps"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0")
+        if not 0 <= self.warmup_ratio < 1:
+            raise ValueError("warmup_ratio must lie in [0, 1)")
+        if self.eval_steps % self.logging_steps:
+            # A checkpoint between two rows would lose the part of the running mean that it can't hold.
+            raise ValueError(f"eval_steps ({self.eval_steps}) must be a multiple of logging_steps ({self.logging_steps})")
+
+    @property
+    def batch_size(self) -> int:
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+
+def arguments(knobs: Optimization, dtype: str, gradient_checkpointing: bool, seed: int, work: Path) -> dict[str, Any]:
+    """Keyword arguments for `TrainingArguments` or a TRL config.
+
+    Raises:
+        UserError: the gradient accumulation can't be shared out evenly among the processes.
+    """
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    accumulation, rest = divmod(knobs.gradient_accumulation_steps, processes)
+    if rest:
+        raise UserError(
+            f"gradient_accumulation_steps is {knobs.gradient_accumulation_steps}, which {processes} processes can't "
+            "share evenly; make it a multiple of their number"
+        )
+    return {
+        "output_dir": str(work),
+        "seed": seed,
+        "num_train_epochs": 1,  # the order of the samples already holds every epoch
+        "train_sampling_strategy": "sequential",
+        "per_device_train_batch_size": knobs.per_device_train_batch_size,
+        "per_device_eval_batch_size": knobs.per_device_train_batch_size,
+        "gradient_accumulation_steps": accumulation,
+        "learning_rate": knobs.learning_rate,
+        "lr_scheduler_type": knobs.lr_scheduler_type,
+        "warmup_steps": knobs.warmup_ratio,  # below 1 it is a share
+        "weight_decay": knobs.weight_decay,
+        "max_grad_norm": knobs.max_grad_norm,
+        "logging_steps": knobs.logging_steps,
+        "logging_nan_inf_filter": False,  # it would hide a NaN loss
+        "eval_strategy": "steps",
+        "eval_steps": knobs.eval_steps,
+        "save_strategy": "steps",
+        "save_steps": knobs.eval_steps,
+        "save_total_limit": 3,  # the best, the last, and one to fall back on
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+        "fp16": dtype == "float16",
+        "bf16": dtype == "bfloat16",
+        "activation_checkpointing": gradient_checkpointing,
+        "report_to": "none",
+        "dataloader_pin_memory": False,
+    }
+
+
+def show_progress(trainer: Any) -> None:
+    """One bar with a rate and the newest losses, in place of a line per log entry."""
+    from transformers.trainer_callback import ProgressCallback
+
+    class Bar(ProgressCallback):  # type: ignore[misc]
+        def on_prediction_step(self, *args: Any, **kwargs: Any) -> None:
+            pass
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if self.training_bar is not None:
+                shown = {key: f"{logs[key]:.4g}" for key in ("loss", "eval_loss") if key in logs}
+                self.training_bar.set_postfix(shown, refresh=False)
+
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(Bar())
+
+
+def callbacks(work: Path) -> list[Any]:
+    """Evaluate after the last step too, seal each checkpoint once it is whole, stop at a loss that is no number."""
+    from transformers import TrainerCallback
+
+    class EvaluateAtTheEnd(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step >= state.max_steps:
+                control.should_log = control.should_evaluate = True
+
+    class Seal(TrainerCallback):  # type: ignore[misc]
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.is_world_process_zero:
+                checkpoints.seal(work / f"checkpoint-{state.global_step}")
+
+    class StopAtNaN(TrainerCallback):  # type: ignore[misc]
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            for name in ("loss", "grad_norm", "eval_loss"):
+                value = (logs or {}).get(name)
+                if value is not None and not math.isfinite(value):
+                    raise UserError(
+                        f"step {state.global_step}: {name} is {value}. The checkpoint before it is kept; lower "
+                        "learning_rate, or use bfloat16 or float32 instead of float16"
+                    )
+
+    return [EvaluateAtTheEnd(), Seal(), StopAtNaN()]
+
+
+def train(trainer: Any, work: Path) -> None:
+    """Train from the newest whole checkpoint, or from the start; then the best checkpoint's weights are loaded."""
+    show_progress(trainer)
+    newest = checkpoints.latest(work)
+    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+
+
+def rows(trainer: Any, steps_per_epoch: float, names: Mapping[str, str], step_of: str) -> list[dict[str, Any]]:
+    """The trainer's log entries that have the key `step_of`, under our column names.
+
+    Args:
+        steps_per_epoch: to count epochs of the data, of which the trainer knows nothing.
+        names: the log's key → our column.
+    """
+    found = []
+    for entry in trainer.state.log_history:
+        if step_of in entry:
+            row = {column: entry[key] for key, column in names.items() if key in entry}
+            found.append({"step": entry["step"], "epoch": entry["step"] / steps_per_epoch} | row)
+    return found
+
+
+def best_eval(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The row with the lowest eval_loss, the first of equals: the checkpoint that was kept."""
+    return min(entries, key=lambda row: row["eval_loss"])
+
+
+def is_first_process() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0

@@ -1,0 +1,120 @@
+"""PPO: the SFT model learns to give answers that the reward model prefers, without leaving the SFT model far behind.
+
+    python -m stages.ppo --help
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stages.core import atomic, base_model, chat_format, curves, params, records, reward, stack, work
+from stages.core.errors import UserError, command
+from stages.core.ppo.knobs import Ppo
+
+
+@command
+def main(
+    train: Annotated[Path, typer.Option(help="samples whose questions are answered (JSON lines)")],
+    base: Annotated[Path, typer.Option(help="folder of the base model")],
+    sft: Annotated[Path, typer.Option(help="folder of the sft adapter")],
+    rm: Annotated[Path, typer.Option(help="folder of the reward adapter and its head")],
+    to: Annotated[Path, typer.Option(help="folder of the ppo adapter")],
+    curve: Annotated[Path, typer.Option(help="training curve (CSV)")],
+    metrics: Annotated[Path, typer.Option(help="training metrics (JSON)")],
+    config: Annotated[Path, typer.Option("--params", help="parameters")],
+) -> None:
+    """Train the policy against the reward model."""
+    seed = params.load(config, "seed", int)
+    knobs = params.load(config, "ppo", Ppo)
+    samples = records.read_samples(train)
+    origin = base_model.read(base)
+    stack.resolve(origin, [rm])
+    stack.resolve(origin, [sft])  # a stack that does not fit ends here, before any weight is read
+
+    from accelerate import Accelerator
+    from transformers import set_seed
+
+    accelerator = Accelerator()
+    with work.folder("ppo", [seed, asdict(knobs)], [train, base, sft, rm], accelerator.is_main_process) as state_folder:
+        from stages.core.generation import eos_ids
+        from stages.core.ppo.trainer import CURVE, Trainer
+
+        set_seed(seed)
+        tokenizer = origin.tokenizer()
+        model, policy, reference = build(origin, sft, rm, knobs, accelerator.device)
+        prompts = [encode(tokenizer, sample, knobs) for sample in samples]
+        trainer = Trainer(
+            model=model,
+            policy=policy,
+            reference=reference,
+            reward_head=reward.load_head(rm, accelerator.device),
+            prompts=prompts,
+            eos=eos_ids(model, tokenizer),
+            pad=tokenizer.pad_token_id,
+            knobs=knobs,
+            seed=seed,
+            accelerator=accelerator,
+            work=state_folder,
+        )
+        if origin.model.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.enable_input_require_grads()
+        state = trainer.train()
+        if not accelerator.is_main_process:
+            return
+
+        curves.write(curve, CURVE, state.rows)
+        atomic.write_json(metrics, summary(state))
+        with atomic.folder(to) as folder:
+            stack.save(model, policy[-1], "ppo", origin, [] if knobs.resume_lora_training else [sft], folder)
+            from safetensors.torch import save_file
+
+            save_file(
+                {name: p.detach().cpu() for name, p in trainer.value_head.state_dict().items()},
+                folder / "value_head.safetensors",
+                metadata={"format": "pt"},
+            )
+
+
+def build(origin: base_model.Base, sft: Path, rm: Path, knobs: Ppo, device: Any) -> tuple[Any, list[str], list[str]]:
+    """The stack with the adapter that trains, and the names of the policy's and the reference's adapters."""
+    model = stack.load(origin.causal_lm(device), [sft, rm])
+    if not knobs.resume_lora_training:
+        model.add_adapter("ppo", knobs.lora.config(task_type="CAUSAL_LM"))
+        return model, ["sft", "ppo"], ["sft"]
+    kept = stack.lineage(sft)
+    if kept.below:
+        raise UserError(f"{sft} stands on other adapters: resume_lora_training can't go on training it")
+    model.load_adapter(str(sft), adapter_name="ppo", is_trainable=True)
+    return model, ["ppo"], []
+
+
+def encode(tokenizer: Any, sample: records.Sample, knobs: Ppo) -> list[int]:
+    try:
+        return chat_format.encode_prompt(tokenizer, sample.history, sample.instruction, knobs.max_source_length).ids
+    except ValueError as error:
+        raise UserError(f"params.yaml: ppo.max_source_length: {error}") from None
+
+
+def summary(state: Any) -> dict[str, Any]:
+    """The first and the last tenth of the run, side by side."""
+    tenth = max(1, len(state.rows) // 10)
+    names = ("score", "reward", "kl", "entropy", "response_length", "eos_rate", "repetition", "length_score_correlation")
+
+    def mean(rows: list[dict[str, float]], name: str) -> float:
+        return round(sum(row[name] for row in rows) / len(rows), 4)
+
+    return {
+        "updates": len(state.rows),
+        "stopped_early": state.stopped_early,
+        "warned_of_hacking": state.warned,
+        "reward_mean_of_sft": round(state.reward_mean, 4),
+        "first": {name: mean(state.rows[:tenth], name) for name in names},
+        "last": {name: mean(state.rows[-tenth:], name) for name in names},
+    }
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,107 @@
+"""Dialogues and preference records → samples and pairs.
+
+    python -m stages.preprocess --help
+"""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stages.core import atomic, dialogues, params, preferences
+from stages.core.errors import UserError, command
+from stages.core.records import Pair
+
+Input = typer.Option(exists=True, readable=True)
+
+
+@dataclass(frozen=True)
+class Data:
+    dialogues: str
+    """Folder with train_data.json, validate_data.json and test_data.json. dvc.yaml turns it into the three paths."""
+    preferences: str
+    """JSON file of preference records."""
+    preferences_validate_ratio: float
+    """Share of the preference questions held out to measure the reward model."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.preferences_validate_ratio < 1:
+            raise ValueError("preferences_validate_ratio must lie between 0 and 1")
+
+
+@command
+def main(
+    train: Annotated[Path, typer.Option(help="dialogues to train on")],
+    validate: Annotated[Path, typer.Option(help="dialogues to validate on")],
+    test: Annotated[Path, typer.Option(help="dialogues to predict")],
+    preference: Annotated[Path, typer.Option(help="preference records")],
+    to: Annotated[Path, typer.Option(help="folder for the JSON lines")],
+    metrics: Annotated[Path, typer.Option(help="what came in, was dropped and went out")],
+    config: Annotated[Path, typer.Option("--params", help="parameters")],
+) -> None:
+    """Turn dialogues into samples and preference records into pairs."""
+    seed = params.load(config, "seed", int)
+    data = params.load(config, "data", Data)
+
+    report: dict[str, Any] = {}
+    for split, source in (("train", train), ("validate", validate), ("test", test)):
+        samples = []
+        counts: Counter[str] = Counter()
+        for index, dialogue in enumerate(read_list(source)):
+            found, seen = dialogues.to_samples(dialogue, f"{source}, dialogue {index}")
+            samples += found
+            counts += seen
+        if not samples:
+            raise UserError(f"{source}: no dialogue of it gives a sample")
+        atomic.write_jsonl(to / f"{split}.jsonl", (sample._asdict() for sample in samples))
+        report[split] = {key: counts[key] for key in SAMPLE_COUNTS}
+
+    groups: list[list[Pair]] = []
+    totals: Counter[str] = Counter()
+    for index, record in enumerate(read_list(preference)):
+        found_pairs, seen = preferences.to_pairs(record, f"{preference}, record {index}")
+        groups.append(found_pairs)
+        totals += seen
+    kept, held_out = preferences.split(groups, data.preferences_validate_ratio, seed)
+    if not kept or not held_out:
+        raise UserError(f"{preference}: too few records for a training and a held-out part")
+    for name, pairs in (("train", kept), ("validate", held_out)):
+        atomic.write_jsonl(to / f"preferences_{name}.jsonl", (pair._asdict() for pair in pairs))
+    longer = sum(len(pair.chosen) > len(pair.rejected) for pair in kept + held_out)
+    report["preferences"] = {key: totals[key] for key in PAIR_COUNTS} | {
+        "train": len(kept),
+        "validate": len(held_out),
+        "chosen_longer_ratio": round(longer / len(kept + held_out), 4),
+    }
+    atomic.write_json(metrics, report)
+    print({split: report[split]["samples"] for split in ("train", "validate", "test")}, report["preferences"])
+
+
+SAMPLE_COUNTS = (
+    "dialogues",
+    "turns",
+    "pairs",
+    "dropped_trailing_turn",
+    "dropped_short_answer",
+    "dropped_empty_answer",
+    "samples",
+)
+PAIR_COUNTS = ("records", "pairs", "dropped_ties")
+
+
+def read_list(path: Path) -> list[Any]:
+    """A JSON file that holds a list; UserError names the file and where it breaks."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not JSON: {error}") from None
+    if not isinstance(document, list):
+        raise UserError(f"{path}: expected a JSON list at the top")
+    return document
+
+
+if __name__ == "__main__":
+    typer.run(main)

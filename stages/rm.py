@@ -1,0 +1,162 @@
+"""The reward model: a LoRA adapter and a scalar head that prefer the better of two answers.
+
+    python -m stages.rm --help
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stages.core import (
+    atomic,
+    base_model,
+    chat_format,
+    curves,
+    length_order,
+    params,
+    records,
+    reward,
+    stack,
+    supervised,
+    work,
+)
+from stages.core.errors import UserError, command
+from stages.core.lora import Lora
+
+
+@dataclass(frozen=True)
+class Rm(supervised.Optimization):
+    max_source_length: int
+    """Tokens of history and question; the oldest rounds go first, the question survives."""
+    max_target_length: int
+    """Tokens of an answer, its EOS included; a longer answer is cut at its end."""
+    center_rewards_coefficient: float
+    """Weight of a term that keeps scores centred on 0 (Eisenstein et al. 2023); 0 leaves it out."""
+    lora: Lora
+
+
+@command
+def main(
+    train: Annotated[Path, typer.Option(help="preference pairs (JSON lines)")],
+    validate: Annotated[Path, typer.Option(help="held-out preference pairs")],
+    base: Annotated[Path, typer.Option(help="folder of the base model")],
+    to: Annotated[Path, typer.Option(help="folder of the adapter and the head")],
+    curve: Annotated[Path, typer.Option(help="training curve (CSV)")],
+    eval_curve: Annotated[Path, typer.Option(help="evaluation curve (CSV)")],
+    scores: Annotated[Path, typer.Option(help="scores and lengths of the held-out pairs (JSON lines)")],
+    metrics: Annotated[Path, typer.Option(help="training metrics (JSON)")],
+    config: Annotated[Path, typer.Option("--params", help="parameters")],
+) -> None:
+    """Train the reward model on the preference pairs."""
+    seed = params.load(config, "seed", int)
+    knobs = params.load(config, "rm", Rm)
+    pairs, held_out = records.read_pairs(train), records.read_pairs(validate)
+    first = supervised.is_first_process()
+
+    with work.folder("rm", [seed, asdict(knobs)], [train, validate, base], first) as state:
+        from datasets import Dataset
+        from peft import get_peft_model
+        from transformers import set_seed
+        from trl import RewardConfig, RewardTrainer
+
+        set_seed(seed)
+        origin = base_model.read(base)
+        tokenizer = origin.tokenizer()
+        encoded = [encode(tokenizer, pair, knobs) for pair in pairs]
+        encoded_out = [encode(tokenizer, pair, knobs) for pair in held_out]
+        lengths = [max(len(e["chosen_ids"]), len(e["rejected_ids"])) for e in encoded]
+        order = length_order.epochs(lengths, knobs.batch_size, knobs.num_train_epochs, seed)
+
+        model = get_peft_model(
+            origin.reward_model(), knobs.lora.config(task_type="SEQ_CLS", modules_to_save=["score"])
+        )
+        common = supervised.arguments(knobs, origin.model.dtype, origin.model.gradient_checkpointing, seed, state)
+        trainer = RewardTrainer(
+            model=model,
+            args=RewardConfig(
+                **common,
+                max_length=None,  # a length here would drop pairs; they are cut above instead
+                disable_dropout=False,
+                center_rewards_coefficient=knobs.center_rewards_coefficient or None,
+            ),
+            train_dataset=Dataset.from_list([encoded[i] for i in order]),
+            eval_dataset=Dataset.from_list(encoded_out),
+            processing_class=tokenizer,
+            callbacks=supervised.callbacks(state),
+        )
+        if len(trainer.train_dataset) != len(order):
+            raise RuntimeError(f"the trainer took {len(trainer.train_dataset)} of {len(order)} pairs")
+        supervised.train(trainer, state)
+        if not first:
+            return
+
+        steps_per_epoch = len(pairs) / knobs.batch_size
+        rows = supervised.rows(trainer, steps_per_epoch, {k: k for k in CURVE}, step_of="loss")
+        evals = supervised.rows(trainer, steps_per_epoch, EVAL_CURVE, step_of="eval_loss")
+        curves.write(curve, CURVE, rows)
+        curves.write(eval_curve, ("step", "epoch", *EVAL_CURVE.values()), evals)
+
+        judged = judge(trainer.model, encoded_out, held_out, tokenizer.pad_token_id)
+        atomic.write_jsonl(scores, judged)
+        margins = [row["chosen"] - row["rejected"] for row in judged]
+        shorter = [m for m, row in zip(margins, judged, strict=True) if row["chosen_length"] <= row["rejected_length"]]
+        in_order = [lengths[i] for i in order]
+        atomic.write_json(
+            metrics,
+            {
+                "pairs": {"train": len(pairs), "validate": len(held_out)},
+                "padding_share": round(
+                    length_order.padding_share(
+                        in_order, range(len(in_order)), knobs.per_device_train_batch_size
+                    ), 4),
+                "steps": trainer.state.global_step,
+                "best_step": supervised.best_eval(evals)["step"],
+                "eval_loss": round(supervised.best_eval(evals)["eval_loss"], 4),
+                "eval_accuracy": round(sum(m > 0 for m in margins) / len(margins), 4),
+                "eval_margin": round(sum(margins) / len(margins), 4),
+                # A model that only counts characters is right on the long ones and wrong on these.
+                "eval_accuracy_chosen_not_longer": round(sum(m > 0 for m in shorter) / max(1, len(shorter)), 4),
+                "pairs_chosen_not_longer": len(shorter),
+            },
+        )
+        with atomic.folder(to) as folder:
+            stack.save(trainer.model, "default", "reward", origin, [], folder)
+            reward.save_head(trainer.model, folder)
+
+
+CURVE = ("step", "epoch", "loss", "grad_norm", "learning_rate", "accuracy", "margin")
+EVAL_CURVE = {"eval_loss": "eval_loss", "eval_accuracy": "eval_accuracy", "eval_margin": "eval_margin"}
+
+
+def encode(tokenizer: Any, pair: records.Pair, knobs: Rm) -> dict[str, list[int]]:
+    try:
+        prompt = chat_format.encode_prompt(tokenizer, pair.history, pair.instruction, knobs.max_source_length).ids
+    except ValueError as error:
+        raise UserError(f"params.yaml: rm.max_source_length: {error}") from None
+    return {
+        "chosen_ids": [*prompt, *chat_format.encode_answer(tokenizer, pair.chosen, knobs.max_target_length).ids],
+        "rejected_ids": [*prompt, *chat_format.encode_answer(tokenizer, pair.rejected, knobs.max_target_length).ids],
+    }
+
+
+def judge(
+    model: Any, encoded: list[dict[str, list[int]]], pairs: list[records.Pair], pad: int
+) -> list[dict[str, Any]]:
+    """Scores and character lengths of both answers of each held-out pair."""
+    sequences = [e[side] for e in encoded for side in ("chosen_ids", "rejected_ids")]
+    values = reward.score_with_classifier(model, sequences, pad)
+    return [
+        {
+            "chosen": round(values[2 * i], 4),
+            "rejected": round(values[2 * i + 1], 4),
+            "chosen_length": len(pair.chosen),
+            "rejected_length": len(pair.rejected),
+        }
+        for i, pair in enumerate(pairs)
+    ]
+
+
+if __name__ == "__main__":
+    typer.run(main)

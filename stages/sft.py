@@ -1,0 +1,158 @@
+"""Supervised fine-tuning: a LoRA adapter that answers like the doctor.
+
+    python -m stages.sft --help
+"""
+
+import random
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from stages.core import (
+    atomic,
+    base_model,
+    chat_format,
+    curves,
+    length_order,
+    params,
+    records,
+    stack,
+    supervised,
+    work,
+)
+from stages.core.errors import UserError, command
+from stages.core.lora import Lora
+
+
+@dataclass(frozen=True)
+class Sft(supervised.Optimization):
+    max_source_length: int
+    """Tokens of history and question; the oldest rounds go first, the question survives."""
+    max_target_length: int
+    """Tokens of the answer, its EOS included; a longer answer is cut at its end."""
+    dev_ratio: float
+    """Share of train + validation that is held out for the eval loss."""
+    lora: Lora
+
+
+@command
+def main(
+    train: Annotated[Path, typer.Option(help="training samples (JSON lines)")],
+    validate: Annotated[Path, typer.Option(help="validation samples; train and dev are drawn from both")],
+    base: Annotated[Path, typer.Option(help="folder of the base model")],
+    to: Annotated[Path, typer.Option(help="folder of the adapter")],
+    curve: Annotated[Path, typer.Option(help="training curve (CSV)")],
+    eval_curve: Annotated[Path, typer.Option(help="evaluation curve (CSV)")],
+    metrics: Annotated[Path, typer.Option(help="training metrics (JSON)")],
+    config: Annotated[Path, typer.Option("--params", help="parameters")],
+) -> None:
+    """Fine-tune the base on the doctors' answers."""
+    seed = params.load(config, "seed", int)
+    knobs = params.load(config, "sft", Sft)
+    samples = [*records.read_samples(train), *records.read_samples(validate)]
+    first = supervised.is_first_process()
+
+    with work.folder("sft", [seed, asdict(knobs)], [train, validate, base], first) as state:
+        from datasets import Dataset
+        from peft import get_peft_model
+        from transformers import set_seed
+        from trl import SFTConfig, SFTTrainer
+
+        set_seed(seed)
+        origin = base_model.read(base)
+        tokenizer = origin.tokenizer()
+        encoded = [encode(tokenizer, sample, knobs) for sample in samples]
+        dev, kept = split(len(encoded), knobs.dev_ratio, seed)
+        lengths = [len(encoded[i].ids) for i in kept]
+        order = length_order.epochs(lengths, knobs.batch_size, knobs.num_train_epochs, seed)
+
+        model = get_peft_model(origin.causal_lm(), knobs.lora.config(task_type="CAUSAL_LM"))
+        common = supervised.arguments(knobs, origin.model.dtype, origin.model.gradient_checkpointing, seed, state)
+        trainer = SFTTrainer(
+            model=model,
+            args=SFTConfig(**common, max_length=None, shuffle_dataset=False, packing=False),
+            train_dataset=Dataset.from_list([encoded[kept[i]].row() for i in order]),
+            eval_dataset=Dataset.from_list([encoded[i].row() for i in dev]),
+            processing_class=tokenizer,
+            callbacks=supervised.callbacks(state),
+        )
+        if len(trainer.train_dataset) != len(order):
+            raise RuntimeError(f"the trainer took {len(trainer.train_dataset)} of {len(order)} samples")
+        supervised.train(trainer, state)
+        if not first:
+            return
+
+        steps_per_epoch = len(kept) / knobs.batch_size
+        rows = supervised.rows(trainer, steps_per_epoch, {k: k for k in CURVE}, step_of="loss")
+        evals = supervised.rows(trainer, steps_per_epoch, {k: k for k in EVAL_CURVE}, step_of="eval_loss")
+        curves.write(curve, CURVE, rows)
+        curves.write(eval_curve, EVAL_CURVE, evals)
+        best = supervised.best_eval(evals)
+        in_order = [len(encoded[kept[i]].ids) for i in order]
+        atomic.write_json(
+            metrics,
+            {
+                "samples": {"train": len(kept), "dev": len(dev)},
+                "samples_with_dropped_rounds": sum(e.dropped_rounds > 0 for e in encoded),
+                "samples_with_cut_question": sum(e.cut_question > 0 for e in encoded),
+                "samples_with_cut_answer": sum(e.cut_answer > 0 for e in encoded),
+                "padding_share": round(
+                    length_order.padding_share(
+                        in_order, range(len(in_order)), knobs.per_device_train_batch_size
+                    ), 4),
+                "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
+                "steps": trainer.state.global_step,
+                "best_step": best["step"],
+                "eval_loss": round(best["eval_loss"], 4),
+                "train_loss": round(rows[-1]["loss"], 4),
+            },
+        )
+        with atomic.folder(to) as folder:
+            stack.save(model, "default", "sft", origin, [], folder)
+
+
+CURVE = ("step", "epoch", "loss", "grad_norm", "learning_rate")
+EVAL_CURVE = ("step", "epoch", "eval_loss")
+IGNORED = -100
+"""The label that cross-entropy leaves out."""
+
+
+@dataclass(frozen=True)
+class EncodedSample:
+    ids: list[int]
+    prompt_length: int
+    dropped_rounds: int
+    cut_question: int
+    cut_answer: int
+
+    def row(self) -> dict[str, Any]:
+        """The loss counts the answer alone, its EOS included."""
+        return {
+            "input_ids": self.ids,
+            "labels": [IGNORED] * self.prompt_length + self.ids[self.prompt_length :],
+        }
+
+
+def encode(tokenizer: Any, sample: records.Sample, knobs: Sft) -> EncodedSample:
+    try:
+        prompt = chat_format.encode_prompt(tokenizer, sample.history, sample.instruction, knobs.max_source_length)
+    except ValueError as error:
+        raise UserError(f"params.yaml: sft.max_source_length: {error}") from None
+    answer = chat_format.encode_answer(tokenizer, sample.output, knobs.max_target_length)
+    return EncodedSample(
+        [*prompt.ids, *answer.ids], len(prompt.ids), prompt.dropped_rounds, prompt.cut_tokens, answer.cut_tokens
+    )
+
+
+def split(count: int, dev_ratio: float, seed: int) -> tuple[list[int], list[int]]:
+    """Indices of the held-out dev samples and of the rest, each in order."""
+    shuffled = list(range(count))
+    random.Random(seed).shuffle(shuffled)
+    border = max(1, round(count * dev_ratio))
+    return sorted(shuffled[:border]), sorted(shuffled[border:])
+
+
+if __name__ == "__main__":
+    typer.run(main)
