@@ -85,6 +85,8 @@ def main(
                 "eval_loss": round(supervised.best_eval(evals)["eval_loss"], 4),
             },
         )
+        set_seed(seed)
+        tiny.renew_special_rows(network, tokenizer)
         with atomic.folder(to) as folder:
             network.save_pretrained(folder)
             tokenizer.save_pretrained(folder)

@@ -214,12 +214,12 @@ def _register_native_models() -> None:
 
 
 def _plain_generation_config(model: Any) -> Any:
-    """Only the ids that end an answer survive from the model's own file: every sampling knob is set by params.yaml."""
+    """Only the special ids survive from the model's own file: every sampling knob is set by params.yaml."""
     from transformers import GenerationConfig
 
     old = model.generation_config
     return GenerationConfig(
-        bos_token_id=old.bos_token_id, eos_token_id=old.eos_token_id, pad_token_id=old.pad_token_id, top_k=0
+        bos_token_id=old.bos_token_id, eos_token_id=old.eos_token_id, pad_token_id=old.pad_token_id
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 LEVEL = 0.95
 BLOCK = 1 << 20  # indices held at once: a few megabytes, whatever the size of the test set
@@ -26,7 +27,7 @@ class Interval(NamedTuple):
         return self.low > 0 or self.high < 0
 
 
-def mean(values: Sequence[float] | np.ndarray[Any, Any], draws: int, seed: int) -> Interval:
+def mean(values: Sequence[float] | NDArray[Any], draws: int, seed: int) -> Interval:
     """The mean of `values` (n,) with its interval."""
     numbers = np.asarray(values, dtype=np.float64)
     if not numbers.size:
@@ -45,7 +46,7 @@ def difference(before: Sequence[float], after: Sequence[float], draws: int, seed
     return mean(np.subtract(after, before, dtype=np.float64), draws, seed)
 
 
-def statistic(count: int, of: Callable[[np.ndarray[Any, Any]], float], draws: int, seed: int) -> Interval:
+def statistic(count: int, of: Callable[[NDArray[Any]], float], draws: int, seed: int) -> Interval:
     """Any number of a whole sample set, such as distinct-2: `of` gets the indices (n,) of the samples to count."""
     if not count:
         raise ValueError("no values to draw from")
@@ -53,7 +54,7 @@ def statistic(count: int, of: Callable[[np.ndarray[Any, Any]], float], draws: in
     return _interval(of(np.arange(count)), np.asarray(values))
 
 
-def _indices(count: int, draws: int, seed: int) -> Iterator[np.ndarray[Any, Any]]:
+def _indices(count: int, draws: int, seed: int) -> Iterator[NDArray[Any]]:
     """Blocks (b, count) of drawn indices, `draws` rows in all."""
     random = np.random.default_rng(seed)
     rows = max(1, BLOCK // count)
@@ -61,6 +62,6 @@ def _indices(count: int, draws: int, seed: int) -> Iterator[np.ndarray[Any, Any]
         yield random.integers(count, size=(min(rows, draws - start), count))
 
 
-def _interval(value: Any, drawn: np.ndarray[Any, Any]) -> Interval:
+def _interval(value: Any, drawn: NDArray[Any]) -> Interval:
     low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(value), float(low), float(high))

@@ -158,7 +158,7 @@ def rows(trainer: Any, steps_per_epoch: float, names: Mapping[str, str], step_of
     for entry in trainer.state.log_history:
         if step_of in entry:
             row = {column: entry[key] for key, column in names.items() if key in entry}
-            found.append({"step": entry["step"], "epoch": entry["step"] / steps_per_epoch} | row)
+            found.append(row | {"step": entry["step"], "epoch": entry["step"] / steps_per_epoch})
     return found
 
 

@@ -78,3 +78,18 @@ def network(architecture: Architecture, tokenizer: Any) -> Any:
         bos_token_id=None,
     )
     return Qwen3ForCausalLM(config)
+
+
+def renew_special_rows(network: Any, tokenizer: Any) -> None:
+    """Give the special tokens embedding rows of their own, after the training on plain text (seed torch first).
+
+    The text never shows them, so training only ever pushed their rows away from it, all of them and every unused byte
+    in one direction. A frozen row that is like hundreds of others can't be predicted: an answer would never end.
+    """
+    import torch
+
+    embedding = network.get_input_embeddings().weight
+    with torch.no_grad():
+        scale = embedding.norm(dim=1).mean() / embedding.shape[1] ** 0.5
+        for index in sorted(tokenizer.all_special_ids):
+            embedding[index] = scale * torch.randn(embedding.shape[1])
