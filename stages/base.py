@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from stages.core import atomic, base_model, curves, length_order, params, records, supervised, tiny, work
-from stages.core.errors import UserError, command
+from stages.core.command import command
+from stages.core.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from stages.core import atomic, base_model, chat_format, curves, params, records, reward, stack, work
-from stages.core.errors import UserError, command
+from stages.core.command import command
+from stages.core.errors import UserError
 from stages.core.ppo.knobs import Ppo
 
 
@@ -101,7 +102,7 @@ def encode(tokenizer: Any, sample: records.Sample, knobs: Ppo) -> list[int]:
 def summary(state: Any) -> dict[str, Any]:
     """The first and the last tenth of the run, side by side."""
     tenth = max(1, len(state.rows) // 10)
-    names = ("score", "reward", "kl", "entropy", "response_length", "eos_rate", "repetition", "length_score_correlation")
+    names = ("score", "reward", "kl", "entropy", "response_length", "eos_rate", "repetition")
 
     def mean(rows: list[dict[str, float]], name: str) -> float:
         return round(sum(row[name] for row in rows) / len(rows), 4)

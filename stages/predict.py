@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from stages.core import atomic, base_model, chat_format, params, records, stack
-from stages.core.errors import UserError, command
+from stages.core.command import command
+from stages.core.errors import UserError
 from stages.core.generation import Decoding
 
 
@@ -36,7 +37,7 @@ def main(
     scores: Annotated[Path, typer.Option(help="scores of each answer (JSON lines)")],
     metrics: Annotated[Path, typer.Option(help="means and their 95 % intervals (JSON)")],
     config: Annotated[Path, typer.Option("--params", help="parameters")],
-    adapter: Annotated[list[Path], typer.Option(help="folder of an adapter, lowest first; the last is the top")] = [],  # noqa: B006
+    adapter: Annotated[list[Path], typer.Option(help="folder of an adapter, lowest first; the last is the top")] = [],
 ) -> None:
     """Answer every test question and score the answers against the doctor's."""
     seed = params.load(config, "seed", int)

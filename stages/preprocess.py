@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from stages.core import atomic, dialogues, params, preferences
-from stages.core.errors import UserError, command
+from stages.core.command import command
+from stages.core.errors import UserError
 from stages.core.records import Pair
 
 Input = typer.Option(exists=True, readable=True)

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from stages.core import atomic, base_model, chat_format, params, records, reward, stack
-from stages.core.errors import UserError, command
+from stages.core.command import command
+from stages.core.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -32,11 +33,13 @@ def main(
     name: Annotated[list[str], typer.Option(help="a model whose answers to score")],
     base: Annotated[Path, typer.Option(help="folder of the base model")],
     rm: Annotated[Path, typer.Option(help="folder of the reward adapter and its head")],
+    adapter: Annotated[list[Path], typer.Option(help="folder of an adapter whose lineage to collect")],
     to: Annotated[Path, typer.Option(help="a row per sample: each model's reward (JSON lines)")],
     metrics: Annotated[Path, typer.Option(help="mean rewards and their 95 % intervals (JSON)")],
+    lineage: Annotated[Path, typer.Option(help="which adapters belong together, and what made them (JSON)")],
     config: Annotated[Path, typer.Option("--params", help="parameters")],
 ) -> None:
-    """Score every answer with the reward model."""
+    """Score every answer with the reward model, and collect which model is made of what."""
     seed = params.load(config, "seed", int)
     knobs = params.load(config, "score", Score)
     samples = records.read_samples(test)
@@ -77,6 +80,8 @@ def main(
     result: dict[str, Any] = {model: round(i.value, 4) for model, i in intervals.items()}
     result["ci95"] = {model: {"low": round(i.low, 4), "high": round(i.high, 4)} for model, i in intervals.items()}
     atomic.write_json(metrics, result)
+    parts = {record.adapter: record.__dict__ for record in map(stack.lineage, [*adapter, rm])}
+    atomic.write_json(lineage, {"base": {"name": origin.model.name, "identity": origin.identity}} | parts)
 
 
 def read_answers(path: Path, count: int) -> list[str]:

@@ -22,7 +22,8 @@ from stages.core import (
     supervised,
     work,
 )
-from stages.core.errors import UserError, command
+from stages.core.command import command
+from stages.core.errors import UserError
 from stages.core.lora import Lora
 
 

@@ -161,7 +161,7 @@ def write_pointer(folder: Path, model: Model) -> None:
 
 def _resolve_commit(model: Model) -> str:
     if "/" not in model.name or model.name.startswith((".", "/", "~")):
-        raise UserError(f"model.name: {model.name} is neither `{TINY}`, nor an existing folder, nor a hub id owner/name")
+        raise UserError(f"model.name: {model.name} is not `{TINY}`, an existing folder, or a hub id owner/name")
     if _is_commit(model.revision):
         return str(model.revision)
     with _clear_errors(model):
@@ -182,7 +182,8 @@ class _clear_errors:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
         if error is None or isinstance(error, UserError) or not isinstance(error, Exception):
             return
-        chain, seen = [], error
+        chain: list[BaseException] = []
+        seen: BaseException | None = error
         while seen is not None and len(chain) < 10:
             chain.append(seen)
             seen = seen.__cause__ or seen.__context__

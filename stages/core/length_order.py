@@ -1,4 +1,4 @@
-"""The order in which training samples are read: shuffled, yet neighbours of about one length, so that little is padding.
+"""The order in which training samples are read: shuffled, yet neighbours of about one length, so little is padding.
 
 The order of all epochs is fixed beforehand by (lengths, batch size, seed). A trainer that reads it front to back needs
 no sampler state to resume, and several processes that share it out see the same batches as one.

@@ -8,10 +8,12 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jieba
 from rouge_chinese import Rouge
+
+from stages.core.bootstrap import Interval
 
 jieba.setLogLevel(logging.WARNING)
 
@@ -46,14 +48,6 @@ def bleu_4(predict: Sequence[Any], label: Sequence[Any]) -> float:
             log_precision += math.log(matches / total) / 4
     brevity = min(0.0, 1 - len(label) / len(predict))
     return 100 * math.exp(brevity + log_precision)
-
-
-class Interval(NamedTuple):
-    """A value with the ends of its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
 
 
 def distinct_2(texts: Sequence[str]) -> Interval:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.core import atomic
+from stages.core import atomic, environment
 from stages.core.base_model import Base
 from stages.core.errors import UserError
 from stages.core.work import hash_path
@@ -31,6 +31,8 @@ class Lineage:
     base: str
     below: dict[str, str]
     """The adapters that were active below it, lowest first, with their hashes."""
+    environment: dict[str, Any]
+    """What it was trained with: versions, threads, device, precision."""
 
 
 def save(model: Any, adapter: str, name: str, base: Base, below: Sequence[Path], to: Path) -> None:
@@ -55,7 +57,11 @@ def save(model: Any, adapter: str, name: str, base: Base, below: Sequence[Path],
     }
     atomic.write_json(to / CONFIG, config)
     record = Lineage(
-        name, hash_path(to / WEIGHTS), base.identity, {(r := lineage(folder)).adapter: r.sha256 for folder in below}
+        adapter=name,
+        sha256=hash_path(to / WEIGHTS),
+        base=base.identity,
+        below={(r := lineage(folder)).adapter: r.sha256 for folder in below},
+        environment=environment.describe(base.model.dtype),
     )
     atomic.write_json(to / LINEAGE, record.__dict__)
 

@@ -45,7 +45,7 @@ class Optimization:
             raise ValueError("warmup_ratio must lie in [0, 1)")
         if self.eval_steps % self.logging_steps:
             # A checkpoint between two rows would lose the part of the running mean that it can't hold.
-            raise ValueError(f"eval_steps ({self.eval_steps}) must be a multiple of logging_steps ({self.logging_steps})")
+            raise ValueError(f"eval_steps {self.eval_steps} is no multiple of logging_steps {self.logging_steps}")
 
     @property
     def batch_size(self) -> int:

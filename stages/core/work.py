@@ -113,7 +113,7 @@ def _drop_superseded(current: Path) -> None:
 
 
 def _die_with_parent() -> None:
-    """End this process when its parent ends: a killed `dvc` must not leave a trainer behind that writes beside the next.
+    """End this process when its parent ends: a killed `dvc` must not leave a trainer that writes beside the next one.
 
     Linux tells by a signal. Elsewhere, and for a `dvc` further up (a shell or a launcher may stand between), a thread
     looks every second.

@@ -16,7 +16,8 @@ from typing import Annotated, Any
 import typer
 
 from stages.core import atomic
-from stages.core.errors import UserError, command
+from stages.core.command import command
+from stages.core.errors import UserError
 
 KEPT_FILES = ("config.json", "ice_text.model", "tokenizer_config.json", "generation_config.json")
 RECOMPUTED = "rotary_emb.inv_freq"

@@ -5,7 +5,6 @@ off. So an update depends on the state below and its own number alone, a resumed
 processes sample what one would.
 """
 
-import math
 import random
 import shutil
 import sys
@@ -30,7 +29,8 @@ CURVE = (
     "response_length", "repetition", "length_score_correlation", "explained_variance",
 )  # fmt: skip
 """One row per update. score: the reward model's mean, raw. reward: mean per response after normalisation, penalty and
-KL. kl: mean k1 per response, kl_k3: its k3 twin. entropy, ratio, approx_kl: means per token. response_length: tokens."""
+KL. kl: mean k1 per response, kl_k3: its k3 twin. entropy, ratio, approx_kl: means per token. response_length: tokens.
+"""
 
 KEPT_CHECKPOINTS = 2
 
@@ -129,7 +129,8 @@ class Trainer:
         if newest:
             self._load(newest)
         else:
-            views.check_plain_head(self.model, views.to_batch([self.prompts[0][:8]], [[self.pad]], self.pad, self.device))
+            probe = views.to_batch([self.prompts[0]], [self.eos[:1]], self.pad, self.device)
+            views.check_plain_head(self.model, probe)
         bar = tqdm(
             total=self.knobs.updates,
             initial=self.state.update,
@@ -142,7 +143,7 @@ class Trainer:
             while self.state.update < self.knobs.updates and not self.state.stopped_early:
                 row = self.step()
                 bar.update()
-                bar.set_postfix(score=f"{row['score']:.3f}", kl=f"{row['kl']:.2f}", length=f"{row['response_length']:.0f}")
+                bar.set_postfix({name: f"{row[name]:.3g}" for name in ("score", "kl", "response_length")})
                 last = self.state.update == self.knobs.updates or self.state.stopped_early
                 if last or self.state.update % self.knobs.save_steps == 0:
                     self._save()
@@ -151,7 +152,7 @@ class Trainer:
     def step(self) -> dict[str, float]:
         """One update; returns its row of the curve."""
         rollouts = self.sample()
-        score, experience, log = self.evaluate(rollouts)
+        _, experience, log = self.evaluate(rollouts)
         if self.knobs.early_stop_kl is not None and log["kl"] > self.knobs.early_stop_kl:
             print(
                 f"ppo: stopped before update {self.state.update + 1}: the KL per response is {log['kl']:.2f}, above "
@@ -340,7 +341,7 @@ class Trainer:
         }
 
     def _optimizer_step(self, rollouts: Rollouts, data: Experience, chosen: list[int]) -> tuple[list[float], float]:
-        """One step on the rows `chosen` of all processes: accumulate, then clip once. Returns token means and the norm."""
+        """A step on the rows `chosen` of all processes: accumulate, then clip once. Returns token means and the norm."""
         first = self.accelerator.process_index * self.rows_here
         here = [row - first for row in chosen if first <= row < first + self.rows_here]
         tokens = float(self._sum(data.mask[here].sum()))

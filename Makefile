@@ -1,0 +1,52 @@
+# `make help` lists the targets.
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+# No usage statistics of the tools, no look-ups on the hub unless a parameter asks for a model there.
+export DVC_NO_ANALYTICS := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+.PHONY: setup
+setup: .venv/installed ## make .venv with the locked dependencies
+
+.venv/installed: requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	touch $@
+
+.PHONY: repro
+repro: setup ## run the pipeline: only the stages whose inputs changed
+	dvc repro
+	@python -m stages.results
+
+.PHONY: results
+results: setup ## print the scores and what each stage cost
+	@python -m stages.results
+
+.PHONY: test
+test: setup ## lint, types and tests
+	ruff check .
+	mypy
+	python -m pytest
+
+.PHONY: chat
+chat: setup ## talk with the trained model
+	@python -m stages.chat
+
+.PHONY: lock
+lock: ## write requirements.lock anew from the ranges in pyproject.toml
+	rm -rf .venv
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet torch==2.13.0
+	$(BIN)/python -m pip install --quiet --group dev --requirement pyproject.toml
+	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
+
+.PHONY: clean
+clean: ## delete the work folder of unfinished runs
+	rm -rf .work

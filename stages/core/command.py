@@ -1,0 +1,69 @@
+"""How a stage's function is run: a user's mistake ends in one line, and what the run cost is noted beside the work.
+
+Time and memory differ from run to run, so they go to the ignored work folder and never into a tracked file.
+"""
+
+import errno
+import functools
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from stages.core import atomic, work
+from stages.core.errors import UserError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def command(function: Callable[P, R]) -> Callable[P, R]:
+    """Run a stage's function; a `UserError`, a missing file or a full disk becomes one `error: …` line and exit code 1.
+
+    Set `COVID_DOCTOR_TRACEBACK=1` to see the whole traceback instead.
+    """
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        started = time.monotonic()
+        try:
+            result = function(*args, **kwargs)
+            _note_cost(time.monotonic() - started)
+            return result
+        except UserError as error:
+            message = str(error)
+            cause: BaseException = error
+        except FileNotFoundError as error:
+            message = f"{error.filename}: no such file; run `dvc repro` to make what an earlier stage writes"
+            cause = error
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+                raise
+            message = f"{error.filename or 'a write'}: {error.strerror}; free space or change its owner, and run again"
+            cause = error
+        if os.environ.get("COVID_DOCTOR_TRACEBACK"):
+            raise cause
+        print(f"error: {message}", file=sys.stderr)
+        raise SystemExit(1)
+
+    return run
+
+
+def costs() -> dict[str, dict[str, float]]:
+    """What the last run of each stage cost: `seconds`, `peak_mib` and, with a GPU, `peak_gpu_mib`."""
+    return {path.stem: json.loads(path.read_text()) for path in sorted((work.root() / "cost").glob("*.json"))}
+
+
+def _note_cost(seconds: float) -> None:
+    stage = os.environ.get("DVC_STAGE")
+    if not stage or os.environ.get("RANK", "0") != "0":
+        return
+    unit = 1024 if sys.platform == "linux" else 1024**2
+    cost = {"seconds": round(seconds, 1), "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit}
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        cost["peak_gpu_mib"] = torch.cuda.max_memory_allocated() // 2**20
+    atomic.write_json(work.root() / "cost" / f"{stage}.json", cost)

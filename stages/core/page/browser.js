@@ -1,0 +1,163 @@
+// The answer browser: a list to search and sort, and one question with its answers. The address after # names it.
+
+const MODELS = ["base", "sft", "ppo"];
+const PAGE = 100; // entries of the list that are made at once
+
+const { texts, scores: names, samples: packed } = read("samples");
+const samples = packed.map(([history, question, reference, said, numbers], index) => ({
+  number: index + 1,
+  history: history.map((at) => texts[at]),
+  question: texts[question],
+  reference: texts[reference],
+  answers: MODELS.map((model, m) => ({
+    model,
+    text: texts[said[m]],
+    ...Object.fromEntries(names.map((name, n) => [name, numbers[m][n]])),
+  })),
+}));
+const [BASE, SFT, PPO] = [0, 1, 2];
+const sorts = {
+  order: null,
+  gain_sft: (s) => s.answers[SFT]["rouge-l"] - s.answers[BASE]["rouge-l"],
+  gain_ppo: (s) => s.answers[PPO]["rouge-l"] - s.answers[SFT]["rouge-l"],
+  longer: (s) => s.answers[PPO].response_length - s.answers[SFT].response_length,
+  reward: (s) => s.answers[PPO].reward,
+  reward_gain: (s) => s.answers[PPO].reward - s.answers[SFT].reward,
+};
+
+const place = document.getElementById("browser");
+const state = { search: "", sort: "order", descending: true, shown: PAGE, number: 0 };
+let found = samples;
+
+const searchable = (s) => (s.searchable ??= [...s.history, s.question, s.reference, ...s.answers.map((a) => a.text)].join("\n").toLowerCase());
+const signed = (value, digits) => (value > 0 ? "+" : value < 0 ? "−" : "") + Math.abs(value).toFixed(digits);
+const plain = (value, digits) => (value < 0 ? "−" : "") + Math.abs(value).toFixed(digits);
+
+function select() {
+  const wanted = state.search.trim().toLowerCase().split(/\s+/).filter(Boolean);
+  found = samples.filter((s) => wanted.every((word) => searchable(s).includes(word)));
+  const key = sorts[state.sort];
+  const sign = state.descending ? -1 : 1;
+  if (key) found.sort((a, b) => sign * (key(a) - key(b)) || a.number - b.number);
+}
+
+// What stays while the list changes: made anew only for another language, so that the cursor stays in the search.
+function build() {
+  const option = (value, key, chosen) => make("option", chosen ? { value, selected: "" } : { value }, say(key));
+  const input = make("input", { type: "search", placeholder: say("browser.placeholder"), autocomplete: "off" });
+  input.value = state.search;
+  const sort = make("select", { id: "sort" }, ...Object.keys(sorts).map((key) => option(key, `browser.${key}`, key === state.sort)));
+  const direction = make("select", {}, option("down", "browser.descending", state.descending), option("up", "browser.ascending", !state.descending));
+  const count = make("output", { "aria-live": "polite" });
+  const list = make("nav", { class: "list", "aria-label": say("browser.list") });
+  const detail = make("article", { class: "detail" });
+  const label = (key, control, kind) => make("label", { class: kind }, say(key), control);
+
+  function refresh() {
+    state.shown = PAGE;
+    direction.disabled = state.sort === "order";
+    select();
+    fill();
+  }
+  function fill() {
+    count.textContent = say("browser.found", { count: found.length, total: samples.length });
+    const items = make("ol");
+    for (const s of found.slice(0, state.shown)) {
+      const key = sorts[state.sort];
+      const digits = state.sort === "longer" ? 0 : 2;
+      const value = !key ? "" : state.sort === "reward" ? plain(key(s), digits) : signed(key(s), digits);
+      const link = make(
+        "a", { href: `#sample-${s.number}`, "aria-current": s.number === state.number ? "true" : undefined },
+        make("span", { class: "at" }, String(s.number)), make("span", { class: "asked", dir: "auto" }, s.question), make("span", { class: "key" }, value),
+      );
+      items.append(make("li", {}, link));
+    }
+    list.replaceChildren(found.length ? items : make("p", {}, say("browser.none")));
+    if (found.length > state.shown) {
+      const more = make("button", { type: "button" }, say("browser.more"));
+      more.addEventListener("click", () => {
+        const first = state.shown;
+        state.shown += PAGE;
+        fill();
+        list.querySelectorAll("a")[first].focus();
+      });
+      list.append(more);
+    }
+  }
+  input.addEventListener("input", () => { state.search = input.value; refresh(); });
+  sort.addEventListener("change", () => { state.sort = sort.value; refresh(); show(); });
+  direction.addEventListener("change", () => { state.descending = direction.value === "down"; refresh(); show(); });
+
+  place.replaceChildren(
+    make("div", { class: "controls" }, label("browser.search", input, "search"), label("browser.sort", sort), label("browser.direction", direction), count),
+    make("div", { class: "browser" }, list, detail),
+  );
+  refresh();
+  show();
+}
+
+function spoken(text, kind = "") {
+  if (!text) return make("p", { class: "text none" }, say("browser.empty"));
+  return make("p", { class: `text ${kind}`, dir: "auto" }, text);
+}
+
+// The chosen question; the steps beside its number follow the list as it is searched and sorted now.
+function show() {
+  const sample = samples[state.number - 1];
+  const detail = place.querySelector(".detail");
+  const at = found.indexOf(sample);
+  const stepped = [...detail.querySelectorAll(".step")].indexOf(document.activeElement);
+  const step = (key, other) => make("a", { class: "step", href: other ? `#sample-${other.number}` : undefined }, say(key));
+  const heading = make("h3", { tabindex: "-1" }, say("browser.number", { number: sample.number }));
+  const parts = [make("div", { class: "top" }, heading, step("browser.previous", found[at - 1]), step("browser.next", found[at + 1]))];
+  if (sample.history.length) {
+    const turns = sample.history.map((text, i) => {
+      const who = i % 2 ? "doctor" : "patient";
+      return make("div", { class: `turn ${who}` }, make("b", {}, say(`browser.${who}`)), spoken(text));
+    });
+    parts.push(make("h4", {}, say("browser.history")), make("div", { class: "turns" }, ...turns));
+  }
+  parts.push(
+    make("h4", {}, say("browser.question")), make("div", { class: "said question" }, spoken(sample.question)),
+    make("h4", {}, say("browser.reference")), make("div", { class: "said reference" }, spoken(sample.reference)),
+    make("div", { class: "three" }, ...sample.answers.map(answer)),
+  );
+  detail.replaceChildren(...parts);
+  detail.querySelectorAll(".step")[stepped]?.focus(); // so that Next, Next, Next works from the keyboard
+  for (const link of place.querySelectorAll(".list a")) {
+    if (link.getAttribute("href") === `#sample-${sample.number}`) link.setAttribute("aria-current", "true");
+    else link.removeAttribute("aria-current");
+  }
+}
+
+function answer(a) {
+  const rows = [
+    ["ROUGE-1", plain(a["rouge-1"], 2)], ["ROUGE-2", plain(a["rouge-2"], 2)], ["ROUGE-L", plain(a["rouge-l"], 2)],
+    ["BLEU-4", plain(a["bleu-4"], 2)], [say("browser.reward_short"), plain(a.reward, 3)],
+    [say("browser.characters"), String(a.response_length)], [say("browser.tokens"), String(a.response_tokens)],
+  ];
+  const list = make("dl", {}, ...rows.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
+  list.append(make("dt", { class: "ending" }, say(a.eos ? "browser.ended" : "browser.cut")));
+  const card = make("article", {}, make("h4", {}, say(`model.${a.model}`)), spoken(a.text), list);
+  card.style.setProperty("--model", `var(--${a.model})`);
+  return card;
+}
+
+// #sample-12 opens question 12. At the first opening the page goes there as well.
+function follow() {
+  const number = Number(/^#sample-(\d+)$/.exec(location.hash)?.[1]);
+  if (!samples[number - 1]) return false;
+  state.number = number;
+  show();
+  const detail = place.querySelector(".detail");
+  const { top } = detail.getBoundingClientRect();
+  if (top < 0 || top > innerHeight * 0.7) detail.scrollIntoView({ block: "start" });
+  if (!place.contains(document.activeElement) || !document.activeElement.isConnected) detail.querySelector("h3").focus({ preventScroll: true });
+  return true;
+}
+
+state.number = 1;
+changed.push(build);
+look();
+follow();
+addEventListener("hashchange", follow);

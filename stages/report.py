@@ -1,0 +1,77 @@
+"""What the other stages wrote → one page for a browser, one summary for a pull request, one plot for DVC.
+
+    python -m stages.report --help
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from stages.core import params
+from stages.core.command import command
+
+
+@dataclass(frozen=True)
+class Report:
+    """How the results are told."""
+
+    smoothing: bool
+    """Draw each training curve's trend (the tutorial's moving average) over the raw values."""
+    bootstrap_samples: int
+    """Draws behind each interval and each difference between two models."""
+    language: Literal["en", "zh"]
+    """The language that the page opens in, and the summary's."""
+
+    def __post_init__(self) -> None:
+        if self.bootstrap_samples < 100:
+            raise ValueError("bootstrap_samples must be at least 100, or the intervals mean nothing")
+
+
+@command
+def main(
+    predictions: Annotated[Path, typer.Option(help="folder of the models' answers")],
+    scores: Annotated[Path, typer.Option(help="folder of the scores of each answer and each held-out pair")],
+    metrics: Annotated[Path, typer.Option(help="folder of the stages' metrics")],
+    curves: Annotated[Path, typer.Option(help="folder of the training curves")],
+    page: Annotated[Path, typer.Option(help="the page (HTML)")],
+    summary: Annotated[Path, typer.Option(help="the summary (Markdown)")],
+    plot: Annotated[Path, typer.Option(help="scores of the three models (CSV)")],
+    config: Annotated[Path, typer.Option("--params", help="parameters")],
+    defaults: Annotated[Path | None, typer.Option(help="the parameters' defaults, to tell what differs")] = None,
+) -> None:
+    """Write the report."""
+    seed = params.load(config, "seed", int)
+    knobs = params.load(config, "report", Report)
+
+    from plotly.offline import get_plotlyjs
+
+    from stages.core import atomic
+    from stages.core.page import comparison, document, figures, health, inputs, reward_model, verdict
+    from stages.core.page import summary as short
+
+    # What was found: three models on the same samples, the reward model on held-out pairs, the curves.
+    run = inputs.read(predictions, scores, metrics, curves, config, defaults)
+    compared = comparison.compare(run, knobs.bootstrap_samples, seed)
+    rewards = reward_model.measure(run.pairs)
+    checks = health.checks(run, rewards)
+    answers = verdict.answers(run, compared, rewards, checks)
+
+    # How it is shown.
+    drawn = {
+        "results": figures.results(run, compared),
+        "losses": figures.losses(run, knobs.smoothing),
+        "behaviour": figures.behaviour(run, knobs.smoothing),
+        "diagnostics": figures.diagnostics(run, knobs.smoothing),
+        "reward_model": figures.reward_model(run, rewards, knobs.smoothing),
+    }
+    html = document.render(run, compared, answers, checks, drawn, get_plotlyjs(), knobs.language)
+    atomic.write_bytes(page, html)
+    atomic.write_text(summary, short.markdown(compared, answers, knobs.language))
+    atomic.write_csv(plot, ("model", "metric", "value", "low", "high"), short.rows(compared))
+    print(f"{page}: {len(run.samples)} samples, {len(html) / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,36 @@
+"""The scores of the last run as a small table, and what each stage cost.
+
+    python -m stages.results
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.core.command import command, costs
+
+COLUMNS = ("rouge-1", "rouge-2", "rouge-l", "bleu-4", "response_length", "distinct-2")
+
+
+@command
+def main(
+    metrics: Annotated[Path, typer.Option(help="folder of the metrics")] = Path("reports/metrics"),
+    page: Annotated[Path, typer.Option(help="the report")] = Path("reports/index.html"),
+) -> None:
+    """Print the scores of base, sft and ppo, the cost of each stage, and where the report is."""
+    print(f"{'':8}" + "".join(f"{name:>17}" for name in COLUMNS))
+    for model in ("base", "sft", "ppo"):
+        scores = json.loads((metrics / f"{model}.json").read_text(encoding="utf-8"))
+        print(f"{model:8}" + "".join(f"{scores[name]:17.2f}" for name in COLUMNS))
+    spent = costs()
+    if spent:
+        print(f"\n{'stage':16}{'seconds':>10}{'peak MiB':>10}")
+        for stage, cost in spent.items():
+            print(f"{stage:16}{cost['seconds']:10.1f}{cost['peak_mib']:10.0f}")
+    print(f"\n{page.resolve().as_uri() if page.exists() else f'{page} is not there yet'}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
