@@ -46,13 +46,13 @@ def main(
     origin = base_model.read(base)
     folders = stack.resolve(origin, adapter)
 
-    from accelerate import PartialState
+    from accelerate import Accelerator
     from accelerate.utils import gather_object
     from tqdm import tqdm
 
     from stages.core.generation import Answer, eos_ids, generate
 
-    processes = PartialState()
+    processes = Accelerator()
     tokenizer = origin.tokenizer()
     model = stack.load(origin.causal_lm(processes.device), folders)
     prompts = [encode(tokenizer, sample, knobs) for sample in samples]

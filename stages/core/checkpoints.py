@@ -1,4 +1,8 @@
-"""Checkpoints that are known to be whole: each folder carries a list of its files and their hashes, written last."""
+"""Checkpoints that are known to be whole: each folder carries a list of its files and their hashes, written last.
+
+A checkpoint of transformers' Trainer also names the best one so far, whose weights the run will end with: it is worth
+nothing without that one.
+"""
 
 import hashlib
 import json
@@ -9,6 +13,8 @@ from pathlib import Path
 from stages.core import atomic
 
 SEAL = "sealed.json"
+KEPT = 2
+"""The newest one, and one to fall back on."""
 
 
 def seal(checkpoint: Path) -> None:
@@ -25,11 +31,30 @@ def latest(work: Path) -> Path | None:
     folders = [p for p in work.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()]
     for folder in sorted(folders, key=step, reverse=True):
         fault = _fault(folder)
+        best = best_of(folder) if fault is None else folder
+        if best != folder and (lost := _fault(best)):
+            fault = f"it ends with the weights of {best.name}, and there {lost}"
         if fault is None:
             return folder
         print(f"{folder.name}: {fault}; the checkpoint before it is used", file=sys.stderr)
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)
     return None
+
+
+def rotate(work: Path) -> None:
+    """Delete all but the newest checkpoints and those that they name as the best so far."""
+    folders = sorted((p for p in work.glob("checkpoint-*") if p.name.removeprefix("checkpoint-").isdigit()), key=step)
+    kept = {needed for folder in folders[-KEPT:] for needed in (folder, best_of(folder))}
+    for folder in folders:
+        if folder not in kept:
+            shutil.rmtree(folder)
+
+
+def best_of(checkpoint: Path) -> Path:
+    """The checkpoint that a Trainer held for the best when it wrote this one; itself where there is no such choice."""
+    path = checkpoint / "trainer_state.json"
+    best = json.loads(path.read_text(encoding="utf-8"))["best_model_checkpoint"] if path.is_file() else None
+    return checkpoint.with_name(Path(best).name) if best else checkpoint
 
 
 def step(checkpoint: Path) -> int:
@@ -41,7 +66,9 @@ def _fault(folder: Path) -> str | None:
         sealed = json.loads((folder / SEAL).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return "was never finished"
-    except json.JSONDecodeError:
+    except ValueError:
+        sealed = None
+    if not isinstance(sealed, dict) or not sealed:
         return "its seal is damaged"
     for name, expected in sealed.items():
         if not (folder / name).is_file():

@@ -10,6 +10,7 @@ import os
 import resource
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
@@ -28,6 +29,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        _quiet()
         started = time.monotonic()
         try:
             result = function(*args, **kwargs)
@@ -50,6 +52,15 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         raise SystemExit(1)
 
     return run
+
+
+def _quiet() -> None:
+    """Leave only what a user can act on."""
+    # PEFT 0.21 asks transformers 5.23 for a property by its old name.
+    warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # A log file gets a progress line now and then, a terminal a smooth bar.
+    os.environ.setdefault("TQDM_MININTERVAL", "0.2" if sys.stderr.isatty() else "15")
 
 
 def costs() -> dict[str, dict[str, float]]:

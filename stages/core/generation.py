@@ -72,7 +72,8 @@ def generate(
     for start in range(0, len(by_length), batch_size):
         batch = by_length[start : start + batch_size]
         ids, mask = left_pad([prompts[i] for i in batch], pad, device)
-        uniforms = torch.tensor([_uniforms(keys[i], max_new_tokens) for i in batch], device=device)
+        drawn = [_uniforms(keys[i], max_new_tokens) for i in batch]
+        uniforms = torch.tensor(drawn, dtype=torch.float64, device=device)  # in float32 one could round to 1
         with torch.no_grad():
             sequences = model.generate(
                 input_ids=ids,

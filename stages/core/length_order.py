@@ -22,7 +22,8 @@ def epochs(lengths: Sequence[int], batch_size: int, count: float, seed: int) -> 
 
     Returns:
         Every index `count` times (the last fraction apart), later epochs after earlier ones but for the one window
-        that straddles their border. Only the very last batch can be short.
+        that straddles their border. A last batch that is short is filled up with the first samples of the stream:
+        every step then has the same size, however many processes share it.
     """
     generator = random.Random(seed)
     stream: list[int] = []
@@ -31,15 +32,16 @@ def epochs(lengths: Sequence[int], batch_size: int, count: float, seed: int) -> 
         generator.shuffle(indices)
         stream += indices
     stream = stream[: round(count * len(lengths))]
+    missing = -len(stream) % batch_size
+    stream += [stream[i % len(stream)] for i in range(missing)]
 
     order: list[int] = []
     window = batch_size * MEGABATCH
     for start in range(0, len(stream), window):
         block = sorted(stream[start : start + window], key=lambda i: -lengths[i])
         batches = [block[i : i + batch_size] for i in range(0, len(block), batch_size)]
-        short = [batches.pop()] if len(batches[-1]) < batch_size else []
         generator.shuffle(batches)
-        order += [i for batch in batches + short for i in batch]
+        order += [i for batch in batches for i in batch]
     return order
 
 

@@ -84,7 +84,7 @@ def arguments(knobs: Optimization, dtype: str, gradient_checkpointing: bool, see
         "eval_steps": knobs.eval_steps,
         "save_strategy": "steps",
         "save_steps": knobs.eval_steps,
-        "save_total_limit": 3,  # the best, the last, and one to fall back on
+        "save_total_limit": None,  # checkpoints.rotate, once the new one is sealed
         "load_best_model_at_end": True,
         "metric_for_best_model": "eval_loss",
         "greater_is_better": False,
@@ -92,6 +92,7 @@ def arguments(knobs: Optimization, dtype: str, gradient_checkpointing: bool, see
         "bf16": dtype == "bfloat16",
         "activation_checkpointing": gradient_checkpointing,
         "report_to": "none",
+        "disable_tqdm": False,  # quiet logging would take the bar away
         "dataloader_pin_memory": False,
     }
 
@@ -114,7 +115,7 @@ def show_progress(trainer: Any) -> None:
 
 
 def callbacks(work: Path) -> list[Any]:
-    """Evaluate after the last step too, seal each checkpoint once it is whole, stop at a loss that is no number."""
+    """Evaluate after the last step too, seal each checkpoint that is whole and drop old ones, stop at a NaN loss."""
     from transformers import TrainerCallback
 
     class EvaluateAtTheEnd(TrainerCallback):  # type: ignore[misc]
@@ -126,6 +127,7 @@ def callbacks(work: Path) -> list[Any]:
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             if state.is_world_process_zero:
                 checkpoints.seal(work / f"checkpoint-{state.global_step}")
+                checkpoints.rotate(work)
 
     class StopAtNaN(TrainerCallback):  # type: ignore[misc]
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:

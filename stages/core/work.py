@@ -80,22 +80,28 @@ def folder(stage: str, parameters: Any, inputs: Iterable[Path], first_process: b
         yield path
         return
     os.utime(path)
-    lock = path.with_suffix(".lock").open("w")
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"another process is running `{stage}` in {path}; wait for it or end it") from None
-    with lock:
+    lock_path = path.with_suffix(".lock")
+    with lock_path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not lock_path.exists() or not os.path.samestat(os.fstat(lock.fileno()), lock_path.stat()):
+                raise BlockingIOError  # its owner ended just now, and took file and folder away
+        except BlockingIOError:
+            raise UserError(f"another process is running `{stage}` in {path}; wait for it or end it") from None
         _drop_superseded(path)
         if any(path.iterdir()):
             print(f"{stage}: found the state of an unfinished run, going on from it", file=sys.stderr)
         yield path
-        shutil.rmtree(path)
-        path.with_suffix(".lock").unlink(missing_ok=True)
+        finished = path.with_suffix(".finished")  # at once: half a deleted state would be taken for an unfinished run
+        os.replace(path, finished)
+        shutil.rmtree(finished)
+        lock_path.unlink(missing_ok=True)
 
 
 def _drop_superseded(current: Path) -> None:
     """Delete unfinished states of other keys, but for the newest KEEP and those that somebody works in."""
+    for path in current.parent.glob("*.finished"):
+        shutil.rmtree(path, ignore_errors=True)
     others = sorted(
         (p for p in current.parent.iterdir() if p.is_dir() and p != current),
         key=lambda p: (p.stat().st_mtime, p.name),

@@ -6,7 +6,6 @@ processes sample what one would.
 """
 
 import random
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -31,8 +30,6 @@ CURVE = (
 """One row per update. score: the reward model's mean, raw. reward: mean per response after normalisation, penalty and
 KL. kl: mean k1 per response, kl_k3: its k3 twin. entropy, ratio, approx_kl: means per token. response_length: tokens.
 """
-
-KEPT_CHECKPOINTS = 2
 
 
 @dataclass
@@ -168,6 +165,8 @@ class Trainer:
                 self.state.kl_coef = maths.adapt_kl_coef(
                     self.state.kl_coef, log["kl"], self.knobs.kl_target, self.knobs.kl_horizon, self.knobs.batch_size
                 )
+        for name, value in log.items():
+            self._finite(name, torch.tensor(value))
         self.state.update += 1
         row = {"step": self.state.update, "episodes": self.state.update * self.knobs.batch_size} | log
         self.state.rows.append({name: row[name] for name in CURVE})
@@ -277,7 +276,8 @@ class Trainer:
         if self.knobs.normalize_reward != "none":
             self.state.reward_mean = float(everyone.mean())
         if self.knobs.normalize_reward == "standardize":
-            self.state.reward_scale = max(float(everyone.std(correction=0)), 1e-6)
+            spread = float(everyone.std(correction=0))
+            self.state.reward_scale = spread if spread > 1e-6 else 1.0  # one response, or all with the same score
         if self.knobs.value_head_init == "reward":
             self.value_head.weight.copy_(self.reward_head.weight / self.state.reward_scale)
             self.value_head.bias.fill_(-self.state.reward_mean / self.state.reward_scale)
@@ -341,7 +341,7 @@ class Trainer:
         }
 
     def _optimizer_step(self, rollouts: Rollouts, data: Experience, chosen: list[int]) -> tuple[list[float], float]:
-        """A step on the rows `chosen` of all processes: accumulate, then clip once. Returns token means and the norm."""
+        """A step on the rows `chosen` of all processes: accumulate, then clip once. Gives token means and the norm."""
         first = self.accelerator.process_index * self.rows_here
         here = [row - first for row in chosen if first <= row < first + self.rows_here]
         tokens = float(self._sum(data.mask[here].sum()))
@@ -461,9 +461,7 @@ class Trainer:
             save_file(generators, folder / "generators.safetensors")
             atomic.write_json(folder / "state.json", asdict(self.state))
             checkpoints.seal(folder)
-        done = sorted(self.work.glob("checkpoint-*"), key=checkpoints.step)
-        for old in done[:-KEPT_CHECKPOINTS]:
-            shutil.rmtree(old)
+        checkpoints.rotate(self.work)
 
     def _load(self, folder: Path) -> None:
         import json

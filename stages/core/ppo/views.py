@@ -73,8 +73,7 @@ def words(model: Any, batch: Batch, temperature: float, chunk: int, value_head: 
 
     Args:
         temperature: divides the logits, as in sampling.
-        chunk: rows that go through the LM head at a time; with gradients on, each chunk's logits are recomputed in
-            the backward pass and not kept.
+        chunk: rows that go through the LM head at a time; no chunk's logits are kept for the backward pass.
     """
     causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = causal_lm.get_output_embeddings()
@@ -87,7 +86,9 @@ def words(model: Any, batch: Batch, temperature: float, chunk: int, value_head: 
 
     log_probs, entropies = [], []
     for part, part_tokens in zip(states.split(chunk), tokens.split(chunk), strict=True):
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and type(head) is nn.Linear and not head.weight.requires_grad:
+            log_prob, entropy = _FrozenHead.apply(part, head.weight, head.bias, part_tokens, temperature)
+        elif torch.is_grad_enabled():  # a head that learns, such as one with LoRA: its logits are computed twice
             log_prob, entropy = checkpoint(through_head, part, part_tokens, use_reentrant=False)
         else:
             log_prob, entropy = through_head(part, part_tokens)
@@ -101,6 +102,35 @@ def words(model: Any, batch: Batch, temperature: float, chunk: int, value_head: 
     if value_head is not None:
         values = spread(value_head(states.float()).squeeze(-1))
     return Words(spread(torch.cat(log_probs)), spread(torch.cat(entropies)), values)
+
+
+class _FrozenHead(torch.autograd.Function):
+    """`maths.log_probs_and_entropy` behind a frozen LM head, without a gradient for the entropy.
+
+    The gradient of a log-probability by its logits is known once the logits are: one-hot minus probabilities. So the
+    forward pass brings it down to [N, H] and drops the logits, and the backward pass needs no second look at them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        # The very operations of the forward pass that scores, so that the first ratio is 1.
+        logits = nn.functional.linear(states, weight, bias)
+        log_p = torch.log_softmax(logits.float() / temperature, dim=-1)
+        log_probs = log_p.gather(-1, tokens[:, None]).squeeze(-1)
+        slope = log_p.exp()
+        entropy = -torch.linalg.vecdot(slope, log_p)
+        del logits, log_p
+        slope.neg_().scatter_add_(-1, tokens[:, None], torch.ones_like(log_probs)[:, None])
+        ctx.save_for_backward((slope.to(weight.dtype) @ weight).float().div_(temperature).to(states.dtype))
+        ctx.mark_non_differentiable(entropy)
+        return log_probs, entropy
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (slope,) = ctx.saved_tensors
+        return (gradients[0][:, None] * slope).to(slope.dtype), None, None, None, None
 
 
 def scores(model: Any, batch: Batch, head: nn.Linear) -> Tensor:

@@ -1,0 +1,44 @@
+"""CPU time and peak memory of this process; the standard library only, so that importing it costs nothing."""
+
+import json
+import resource
+import sys
+import time
+from typing import Any
+
+
+def peak_mb() -> float:
+    """The most memory that this process has held, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
+
+
+class Meter:
+    """Marks the end of the imports; then one `update` per PPO update; the result is one JSON line."""
+
+    def __init__(self) -> None:
+        self.imports_mb = peak_mb()
+        self.seconds: list[float] = []
+        self.tokens: list[float] = []
+        self._since = 0.0
+
+    def start(self) -> None:
+        self._since = time.process_time()
+
+    def update(self, tokens: float) -> None:
+        """An update is done, with `tokens` tokens sampled; the first one is a warm-up, which `report` leaves out."""
+        now = time.process_time()
+        self.seconds.append(now - self._since)
+        self.tokens.append(tokens)
+        self._since = now
+
+    def report(self, **more: Any) -> None:
+        kept = slice(1, None) if len(self.seconds) > 1 else slice(None)
+        seconds, tokens = self.seconds[kept], self.tokens[kept]
+        result = {
+            "seconds_per_update": sum(seconds) / len(seconds),
+            "tokens_per_update": sum(tokens) / len(tokens),
+            "imports_mb": self.imports_mb,
+            "peak_mb": peak_mb(),
+        }
+        print(json.dumps(result | more))

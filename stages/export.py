@@ -1,0 +1,61 @@
+"""Merge a stack into one folder that plain transformers and vLLM load, with a model card.
+
+    python -m stages.export --model ppo --to covid-doctor-ppo
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import yaml
+
+from stages.core import atomic, base_model, model_card, params, stack, stack_names
+from stages.core.command import command
+from stages.core.errors import UserError
+from stages.core.stack_names import Name
+from stages.predict import Predict
+
+
+@command
+def main(
+    to: Annotated[Path, typer.Option(help="folder to write; new or empty")],
+    model: Annotated[Name, typer.Option(help="the stack to export")] = Name.ppo,
+    base: Annotated[Path, typer.Option(help="folder of the base model")] = Path("models/base"),
+    sft: Annotated[Path, typer.Option(help="folder of the sft adapter")] = Path("models/sft"),
+    ppo: Annotated[Path, typer.Option(help="folder of the ppo adapter")] = Path("models/ppo"),
+    config: Annotated[Path, typer.Option("--params", help="parameters, for the card and how to decode")] = Path(
+        "params.yaml"
+    ),
+    metrics: Annotated[Path, typer.Option(help="folder of the metrics, for the card")] = Path("reports/metrics"),
+) -> None:
+    """Write a stack as a model of its own."""
+    to = to.resolve()
+    check_free(to)
+    knobs = params.load(config, "predict", Predict)
+    parameters = yaml.safe_load(config.read_text(encoding="utf-8"))
+    origin = base_model.read(base)
+    folders = stack_names.resolve(model, origin, sft, ppo)
+    adapters = [stack.lineage(folder) for folder in folders]
+    scores = model_card.measured(metrics, model, origin, adapters)
+    if scores is None:
+        print(f"note: {metrics} has no scores of these weights, so the card has none; `dvc repro`", file=sys.stderr)
+
+    from stages.core import standalone
+
+    with atomic.folder(to) as folder:
+        standalone.write(origin, folders, knobs, knobs.max_new_tokens, folder)
+        model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
+        card = model_card.text(model, origin, adapters, parameters, scores, model_type, to.name)
+        atomic.write_text(folder / "README.md", card)
+    print(f"{to}: written; its README.md says how to use and serve it")
+
+
+def check_free(to: Path) -> None:
+    if to.exists() and (not to.is_dir() or any(to.iterdir())):
+        raise UserError(f"--to: {to} exists and is not an empty folder; name another, or delete it")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,149 @@
+"""dvc.yaml tells the truth: what a stage imports, reads, writes and takes as parameters is what it declares there."""
+
+import ast
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stages.core import imports
+
+ROOT = imports.ROOT
+PAGE = Path("stages/core/page")
+
+# Every stage of the graph and the module that it runs. A stage that is missing here fails `test_all_stages`.
+MODULES = {
+    "preprocess": "preprocess",
+    "base": "base",
+    "sft": "sft",
+    "rm": "rm",
+    "ppo": "ppo",
+    "predict@base": "predict",
+    "predict@sft": "predict",
+    "predict@ppo": "predict",
+    "score": "score",
+    "report": "report",
+}
+each_stage = pytest.mark.parametrize("name", MODULES)
+each_module = pytest.mark.parametrize("module", sorted(set(MODULES.values())))
+
+
+@pytest.fixture(scope="module")
+def graph() -> dict[str, Any]:
+    """The stages as DVC itself reads them from dvc.yaml."""
+    from dvc.dvcfile import load_file
+    from dvc.repo import Repo
+
+    return {stage.name: stage for stage in load_file(Repo(str(ROOT)), str(ROOT / "dvc.yaml")).stages.values()}
+
+
+def deps(stage: Any) -> set[str]:
+    from dvc.dependency import ParamsDependency
+
+    return {dep.def_path for dep in stage.deps if not isinstance(dep, ParamsDependency)}
+
+
+def read_sections(module: str) -> set[str]:
+    """The sections in `params.load(…, "<section>", …)`, in a stage's module or any that it imports."""
+    found = set()
+    for file in imports.closure(ROOT / "stages" / f"{module}.py"):
+        for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "params.load":
+                section = node.args[1]
+                assert isinstance(section, ast.Constant), f"{file}, line {node.lineno}: name the section as a literal"
+                found.add(section.value)
+    return found
+
+
+def test_all_stages(graph: dict[str, Any]) -> None:
+    ran = {name: re.findall(r"python\} -m stages\.(\w+)|^python -m stages\.(\w+)", stage.cmd)
+           for name, stage in graph.items()}
+    assert {name: "".join(found[0]) for name, found in ran.items()} == MODULES
+
+
+@each_stage
+def test_code(graph: dict[str, Any], name: str) -> None:
+    declared = {dep for dep in deps(graph[name]) if dep.startswith("stages/")}
+    used = {file.as_posix() for file in imports.closure(ROOT / "stages" / f"{MODULES[name]}.py")}
+    if any(Path(file).parent == PAGE for file in used):
+        used |= {(PAGE / file.name).as_posix() for file in (ROOT / PAGE).iterdir()
+                 if file.is_file() and file.suffix != ".py"}
+    assert declared == used, f"add to the deps of {name}: {used - declared}; take out: {declared - used}"
+
+
+@each_module
+def test_no_import_that_the_walk_can_not_see(module: str) -> None:
+    for file in imports.closure(ROOT / "stages" / f"{module}.py"):
+        for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+            assert not (isinstance(node, ast.ImportFrom) and node.level), f"{file}, line {node.lineno}: relative"
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) not in ("__import__", "import_module", "importlib.import_module"), file
+
+
+@each_stage
+def test_parameters(graph: dict[str, Any], name: str) -> None:
+    declared = set()
+    for dep in graph[name].params:
+        assert dep.def_path == "params.yaml"
+        declared |= set(dep.params)
+    if name == "report":  # the page prints params.yaml whole
+        used = set(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
+    else:
+        used = read_sections(MODULES[name])
+    assert declared == used
+
+
+@each_stage
+def test_command(graph: dict[str, Any], name: str) -> None:
+    """The paths that a stage is given are those that it declares, each one or the folder that it lies in."""
+    stage = graph[name]
+    given = {word for word in stage.cmd.split() if "/" in word}
+    data = {dep for dep in deps(stage) if not dep.startswith("stages/")} | {out.def_path for out in stage.outs}
+    for word in given:
+        assert any(path == word or path.startswith(f"{word}/") for path in data), f"{word} is not declared"
+    for path in data:
+        assert any(path == word or path.startswith(f"{word}/") for word in given), f"{path} is not given"
+
+
+@each_module
+def test_paths_stand_in_the_graph_only(module: str) -> None:
+    for file in imports.closure(ROOT / "stages" / f"{module}.py"):
+        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+        told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
+                assert not re.search(r"(?<![\w./])(data|models|reports|profiles)/", node.value), \
+                    f"{file}, line {node.lineno}: a path belongs in dvc.yaml"
+
+
+@each_stage
+def test_run_cache_is_on(graph: dict[str, Any], name: str) -> None:
+    """A plain out outside of DVC's cache turns the run cache off: what trains must not have one."""
+    plain = [out.def_path for out in graph[name].outs if not out.use_cache and not out.metric and not out.plot]
+    assert not plain or name == "report"
+    assert not [out.def_path for out in graph[name].outs if out.persist]
+
+
+@each_stage
+def test_outs_are_ignored_or_tracked(graph: dict[str, Any], name: str) -> None:
+    """By .gitignore lines written by hand: those that DVC adds can get lost when a later stage fails."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a Git checkout")
+    tracked = set(git("ls-files"))
+    for out in graph[name].outs:
+        rule = git("check-ignore", "--verbose", "--no-index", out.def_path)
+        if out.use_cache:
+            assert rule, f"{out.def_path}: add it to .gitignore"
+            assert rule[0].split(":")[0] in tracked, f"{out.def_path}: a tracked .gitignore must name it, not {rule[0]}"
+            assert not tracked & {out.def_path}, f"{out.def_path}: DVC's, but Git tracks it"
+        else:
+            assert not rule, f"{out.def_path}: is not in DVC's cache, so Git must track it: {rule[0]}"
+            # Before the first run is committed there is nothing to track.
+            assert out.def_path in tracked or "dvc.lock" not in tracked, f"{out.def_path}: git add it"
+
+
+def git(*words: str) -> list[str]:
+    return subprocess.run(["git", *words], cwd=ROOT, text=True, capture_output=True, check=False).stdout.splitlines()

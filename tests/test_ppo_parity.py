@@ -1,0 +1,500 @@
+"""PPO against a naive twin: four full models with merged weights, one row at a time, plain loops.
+
+The twin shares nothing with the trainer but the recipe of its draws. Then what must hold of an update by itself.
+"""
+
+import copy
+import json
+import math
+import random
+from dataclasses import replace
+
+import pytest
+import tiny_models
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+from torch.func import functional_call
+from transformers import AutoModelForCausalLM
+
+from stages import ppo
+from stages.core import base_model, checkpoints, generation, reward, stack
+from stages.core.errors import UserError
+from stages.core.lora import Lora
+from stages.core.ppo import views
+from stages.core.ppo.knobs import Ppo
+from stages.core.ppo.trainer import Rollouts, Trainer
+
+torch.set_num_threads(1)
+SEED = 5
+EOS = [3, *range(40, 70)]
+"""So many that a third of the random model's responses end by themselves."""
+KNOBS = Ppo(
+    resume_lora_training=False, total_episodes=24, batch_size=8, num_ppo_epochs=2, num_mini_batches=2,
+    per_device_train_batch_size=3, learning_rate=2e-3, lr_scheduler_type="cosine", warmup_ratio=0.34,
+    max_grad_norm=0.5, max_source_length=64, min_response_length=5, max_response_length=9, temperature=0.8,
+    local_rollout_forward_batch_size=3, merge_adapters_for_rollouts=True, lm_head_chunk=5,
+    normalize_reward="standardize", reward_clip=1.5, missing_eos_penalty=0.7, whiten_rewards=True, kl_coef=0.1,
+    kl_target=2.0, kl_horizon=100, early_stop_kl=None, cliprange=0.1, cliprange_value=0.1, vf_coef=0.3, gamma=0.97,
+    lam=0.9, value_head_init="reward", save_steps=1, lora=Lora(r=2, alpha=5, dropout=0.0, target_modules="all-linear"),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    return tiny_models.write(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture
+def new_trainer(folders, tmp_path):
+    origin = base_model.read(folders.base)
+
+    def make(knobs=KNOBS, work=tmp_path, prompts=None):
+        torch.manual_seed(SEED)
+        model, policy, reference = ppo.build(origin, folders.sft, folders.rm, knobs, None)
+        return Trainer(
+            model=model,
+            policy=policy,
+            reference=reference,
+            reward_head=reward.load_head(folders.rm, None),
+            prompts=prompts or [[7 + i] * i + [11 * i, 250 - i] for i in range(1, 6)],
+            eos=EOS,
+            pad=0,
+            knobs=knobs,
+            seed=SEED,
+            accelerator=Accelerator(cpu=True),
+            work=work,
+        )
+
+    return make
+
+
+class Naive:
+    """PPO by the book. Its numbers are Python's own where they are not a model's."""
+
+    def __init__(self, folders, trainer):
+        self.knobs, self.prompts = trainer.knobs, trainer.prompts
+        self.updates = self.knobs.total_episodes // self.knobs.batch_size
+        base = AutoModelForCausalLM.from_pretrained(folders.base, dtype=torch.float32)
+        resumed = self.knobs.resume_lora_training
+        start = base if resumed else tiny_models.multiply_out(copy.deepcopy(base), folders.sft)
+        self.policy, self.reference, self.value = (copy.deepcopy(start) for _ in range(3))
+        self.reward = tiny_models.multiply_out(copy.deepcopy(base), folders.rm)
+        self.reward_head = load_file(folders.rm / "head.safetensors")["weight"][0]
+        # The adapter in training starts where the trainer's does; its random draw is not what is compared here.
+        self.lora = {n: p.detach().clone() for n, p in trainer.trained.items() if not n.startswith("value_head")}
+        self.scale = 6 / 2 if resumed else 5 / 2
+        self.value_weight, self.value_bias = torch.zeros(16), torch.zeros(1)
+        self.kl_coef, self.mean, self.std, self.steps = self.knobs.kl_coef, 0.0, 1.0, 0
+        self.trained = [*self.lora.values(), self.value_weight, self.value_bias]
+        for p in self.trained:
+            p.requires_grad_(True)
+        self.first_moment = [torch.zeros_like(p) for p in self.trained]
+        self.second_moment = [torch.zeros_like(p) for p in self.trained]
+
+    def weights(self, model):
+        """The full model's weights with the adapter in training multiplied out into them."""
+        weights = dict(model.named_parameters())
+        for name, a in self.lora.items():
+            if ".lora_A." in name:
+                layer = name.removeprefix("base_model.model.").partition(".lora_A.")[0] + ".weight"
+                weights[layer] = weights[layer] + self.scale * self.lora[name.replace("lora_A", "lora_B")] @ a
+        return weights
+
+    def run(self, model, ids, weights=None):
+        """Logits [T, V] and last hidden states [T, H] of one unpadded row."""
+        arguments = {"input_ids": torch.tensor([ids]), "output_hidden_states": True, "use_cache": False}
+        found = functional_call(model, weights or dict(model.named_parameters()), (), arguments)
+        return found.logits[0], found.hidden_states[-1][0]
+
+    def log_probs(self, model, prompt, response, weights=None):
+        logits, _ = self.run(model, [*prompt, *response], weights)
+        each = [torch.log_softmax(logits[len(prompt) + t - 1] / self.knobs.temperature, -1)
+                for t in range(len(response))]
+        entropy = [-(p.exp() * p).sum() for p in each]
+        return torch.stack([p[token] for p, token in zip(each, response, strict=True)]), torch.stack(entropy)
+
+    def values(self, prompt, response, weights):
+        _, states = self.run(self.value, [*prompt, *response], weights)
+        return states[len(prompt) - 1 : -1] @ self.value_weight + self.value_bias
+
+    def update(self, number):
+        k = self.knobs
+        limit = random.Random(f"{SEED}/length/{number}").randint(k.min_response_length, k.max_response_length)
+        rows = []
+        with torch.no_grad():
+            weights, value_weights = self.weights(self.policy), self.weights(self.value)
+            for episode in range(number * k.batch_size, (number + 1) * k.batch_size):
+                epoch, position = divmod(episode, len(self.prompts))
+                order = list(range(len(self.prompts)))
+                random.Random(f"{SEED}/prompts/{epoch}").shuffle(order)
+                rows.append(self.rollout(self.prompts[order[position]], limit, episode, weights))
+            scores = [float(self.run(self.reward, r["prompt"] + r["response"])[1][-1] @ self.reward_head) for r in rows]
+            if number == 0:
+                if k.normalize_reward != "none":
+                    self.mean = sum(scores) / len(scores)
+                if k.normalize_reward == "standardize":
+                    self.std = math.sqrt(sum((s - self.mean) ** 2 for s in scores) / len(scores))
+                if k.value_head_init == "reward":
+                    self.value_weight.copy_(self.reward_head / self.std)
+                    self.value_bias.fill_(-self.mean / self.std)
+            for row, score in zip(rows, scores, strict=True):
+                self.judge(row, score, weights, value_weights)
+        if k.whiten_rewards:
+            self.divide_rewards(rows)
+        for row in rows:
+            self.estimate(row)
+        every = [a for row in rows for a in row["advantages"]]
+        mean = sum(every) / len(every)
+        std = math.sqrt(sum((a - mean) ** 2 for a in every) / len(every) + 1e-8)
+        for row in rows:
+            row["advantages"] = [(a - mean) / std for a in row["advantages"]]
+
+        logged = []
+        share = 1.0
+        if k.lr_scheduler_type == "cosine":
+            warmup = round(k.warmup_ratio * self.updates)
+            share = (number + 1) / warmup if number < warmup else (
+                0.5 + 0.5 * math.cos(math.pi * (number - warmup) / (self.updates - warmup)))
+        for epoch in range(k.num_ppo_epochs):
+            order = list(range(k.batch_size))
+            random.Random(f"{SEED}/mini-batches/{number}/{epoch}").shuffle(order)
+            size = k.batch_size // k.num_mini_batches
+            for start in range(0, k.batch_size, size):
+                logged.append(self.step([rows[i] for i in order[start : start + size]], k.learning_rate * share))
+        log = {name: sum(entry[name] for entry in logged) / len(logged) for name in logged[0]}
+        log["kl_coef"] = self.kl_coef
+        log["score"] = sum(scores) / len(scores)
+        log["reward"] = sum(sum(row["paid"]) for row in rows) / len(rows)
+        log["kl"] = sum(sum(row["kl"]) for row in rows) / len(rows)
+        log["entropy"] = sum(sum(row["entropy"]) for row in rows) / sum(len(row["response"]) for row in rows)
+        if k.kl_target is not None:
+            error = max(-0.2, min(0.2, log["kl"] / k.kl_target - 1))
+            self.kl_coef *= 1 + error * k.batch_size / k.kl_horizon
+        return rows, log
+
+    def rollout(self, prompt, limit, episode, weights):
+        uniform, response = random.Random(f"{SEED}/episode/{episode}"), []
+        while len(response) < limit and not (response and response[-1] in EOS):
+            logits, _ = self.run(self.policy, prompt + response, weights)
+            probabilities = torch.softmax(logits[-1] / self.knobs.temperature, -1).tolist()
+            rest = uniform.random() * sum(probabilities)
+            token = 0
+            while rest >= probabilities[token]:
+                rest -= probabilities[token]
+                token += 1
+            response.append(token)
+        return {"prompt": prompt, "response": response, "ended": response[-1] in EOS}
+
+    def judge(self, row, score, weights, value_weights):
+        k, prompt, response = self.knobs, row["prompt"], row["response"]
+        row["log_probs"], row["entropy"] = (
+            x.tolist() for x in self.log_probs(self.policy, prompt, response, weights))
+        reference = self.log_probs(self.reference, prompt, response)[0].tolist()
+        row["values"] = self.values(prompt, response, value_weights).tolist()
+        row["kl"] = [new - old for new, old in zip(row["log_probs"], reference, strict=True)]
+        final = (score - self.mean) / self.std
+        if k.reward_clip is not None:
+            final = max(-k.reward_clip, min(k.reward_clip, final))
+        if not row["ended"]:
+            final -= k.missing_eos_penalty
+        row["paid"] = [-self.kl_coef * kl for kl in row["kl"]]
+        row["paid"][-1] += final
+        row["rewards"] = list(row["paid"])
+
+    def divide_rewards(self, rows):
+        every = [r for row in rows for r in row["rewards"]]
+        mean = sum(every) / len(every)
+        std = math.sqrt(sum((r - mean) ** 2 for r in every) / len(every) + 1e-8)
+        for row in rows:
+            row["rewards"] = [(r - mean) / std + mean for r in row["rewards"]]
+
+    def estimate(self, row):
+        """A_t = Σ_l (γλ)^l δ_{t+l}, summed as it is written."""
+        k, rewards, values = self.knobs, row["rewards"], row["values"]
+        deltas = [r + k.gamma * after - v for r, v, after in zip(rewards, values, [*values[1:], 0.0], strict=True)]
+        row["advantages"] = [
+            sum((k.gamma * k.lam) ** (later - t) * deltas[later] for later in range(t, len(deltas)))
+            for t in range(len(deltas))
+        ]
+        row["returns"] = [a + v for a, v in zip(row["advantages"], values, strict=True)]
+
+    def step(self, rows, learning_rate):
+        k = self.knobs
+        count = sum(len(row["response"]) for row in rows)
+        policy_loss = value_loss = torch.zeros(())
+        clipped = ratios = approx_kl = 0.0
+        for row in rows:
+            log_probs, _ = self.log_probs(self.policy, row["prompt"], row["response"], self.weights(self.policy))
+            values = self.values(row["prompt"], row["response"], self.weights(self.value))
+            for t in range(len(row["response"])):
+                ratio = torch.exp(log_probs[t] - row["log_probs"][t])
+                plain = ratio * row["advantages"][t]
+                held = min(max(ratio, torch.tensor(1 - k.cliprange)), torch.tensor(1 + k.cliprange))
+                bounded = held * row["advantages"][t]
+                policy_loss = policy_loss - min(plain, bounded)
+                clipped += float(bounded < plain)
+                ratios += ratio.item()
+                approx_kl += ratio.item() - 1 - math.log(ratio.item())
+                old = row["values"][t]
+                near = old + torch.clamp(values[t] - old, -k.cliprange_value, k.cliprange_value)
+                target = row["returns"][t]
+                value_loss = value_loss + max((values[t] - target) ** 2, (near - target) ** 2) / 2
+        policy_loss, value_loss = policy_loss / count, value_loss / count
+        gradients = torch.autograd.grad(policy_loss + k.vf_coef * value_loss, self.trained)
+        norm = math.sqrt(sum(float((g.double() ** 2).sum()) for g in gradients))
+        self.steps += 1
+        with torch.no_grad():
+            for p, g, m, v in zip(self.trained, gradients, self.first_moment, self.second_moment, strict=True):
+                g = g * min(1.0, k.max_grad_norm / norm)
+                m.copy_(0.9 * m + 0.1 * g)
+                v.copy_(0.999 * v + 0.001 * g**2)
+                p -= learning_rate * (m / (1 - 0.9**self.steps)) / ((v / (1 - 0.999**self.steps)).sqrt() + 1e-8)
+        return {
+            "policy_loss": policy_loss.item(), "value_loss": value_loss.item(),
+            "loss": (policy_loss + k.vf_coef * value_loss).item(), "clip_fraction": clipped / count,
+            "ratio": ratios / count, "approx_kl": approx_kl / count, "grad_norm": norm,
+            "learning_rate": learning_rate,
+        }  # fmt: skip
+
+
+OTHER_KNOBS = {
+    "resume_lora_training": True, "normalize_reward": "none", "reward_clip": None, "missing_eos_penalty": 0.0,
+    "whiten_rewards": False, "kl_target": None, "value_head_init": "zero", "lr_scheduler_type": "constant",
+    "merge_adapters_for_rollouts": False, "temperature": 1.0, "gamma": 1.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("knobs", [KNOBS, replace(KNOBS, **OTHER_KNOBS)], ids=["new adapter", "resumed adapter"])
+def test_every_number_is_the_naive_twins(new_trainer, folders, knobs, monkeypatch):
+    trainer = new_trainer(knobs)
+    naive = Naive(folders, trainer)
+    seen = {}
+    evaluate = trainer.evaluate
+    monkeypatch.setattr(trainer, "evaluate", lambda rollouts: seen.update(rollouts=rollouts, found=evaluate(rollouts))
+                        or seen["found"])
+    ended = clipped = 0.0
+    for number in range(3):
+        log = trainer.step()
+        rows, expected = naive.update(number)
+        _, experience, _ = seen["found"]
+        assert seen["rollouts"].responses == [row["response"] for row in rows]
+        assert seen["rollouts"].ended.tolist() == [row["ended"] for row in rows]
+        for name in ("log_probs", "values", "advantages", "returns"):
+            for i, row in enumerate(rows):
+                found = getattr(experience, name)[i]
+                torch.testing.assert_close(found[: len(row[name])], torch.tensor(row[name]), atol=1e-5, rtol=1e-5)
+                assert not found[len(row[name]) :].any()
+        assert {name: log[name] for name in expected} == pytest.approx(expected, abs=1e-5, rel=1e-5)
+        ended, clipped = ended + sum(row["ended"] for row in rows), clipped + log["clip_fraction"]
+    assert 0 < ended < 24 and clipped > 0, "the cases that differ must have come up"
+    for parameter, expected in zip(trainer.trained.values(), naive.trained, strict=True):
+        torch.testing.assert_close(parameter.flatten(), expected.flatten(), atol=1e-5, rtol=1e-5)
+
+
+def test_the_first_ratio_is_1_and_the_reference_is_the_sft_model(new_trainer):
+    trainer = new_trainer(replace(KNOBS, num_ppo_epochs=1, num_mini_batches=1, normalize_reward="none"))
+    first = trainer.step()
+    assert first["kl"] == pytest.approx(0, abs=1e-5) and first["kl_k3"] == pytest.approx(0, abs=1e-5)
+    second = trainer.step()
+    for row in (first, second):
+        assert row["ratio"] == pytest.approx(1, abs=1e-6) and row["clip_fraction"] == 0
+    assert second["kl"] > 1e-3
+
+
+def test_a_first_ratio_that_is_not_1_ends_the_run(new_trainer, monkeypatch):
+    trainer = new_trainer()
+    evaluate = trainer.evaluate
+
+    def disagree(rollouts):
+        score, experience, log = evaluate(rollouts)
+        return score, experience._replace(log_probs=experience.log_probs - 0.01), log
+
+    monkeypatch.setattr(trainer, "evaluate", disagree)
+    with pytest.raises(RuntimeError, match=r"update 1: the first ratio is 1\.01"):
+        trainer.step()
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_an_update_changes_the_policy_adapter_and_the_value_head_and_nothing_else(new_trainer, resumed):
+    trainer = new_trainer(replace(KNOBS, resume_lora_training=resumed))
+    before = {name: p.detach().clone() for name, p in trainer.model.state_dict().items()}
+    trainer.step()
+    changed = {name for name, p in trainer.model.state_dict().items() if not torch.equal(p, before[name])}
+    adapter = {name for name in before if ".lora_" in name and ".ppo." in name}
+    assert changed == adapter and len(adapter) == 2 * 2 * 7  # A and B, layers, projections
+    assert set(trainer.trained) == adapter | {"value_head.weight", "value_head.bias"}
+    assert {n for n, p in trainer.model.named_parameters() if p.requires_grad} == adapter
+    assert trainer.value_head.weight.abs().sum() > 0
+
+
+def test_a_batch_of_8_is_4_twice(new_trainer, tmp_path):
+    whole = new_trainer(replace(KNOBS, num_mini_batches=1, per_device_train_batch_size=8, lm_head_chunk=1000,
+                                local_rollout_forward_batch_size=8))
+    halves = new_trainer(replace(KNOBS, num_mini_batches=1, per_device_train_batch_size=4, lm_head_chunk=3,
+                                 local_rollout_forward_batch_size=4))
+    for _ in range(2):
+        assert whole.step() == pytest.approx(halves.step(), abs=1e-5, rel=1e-5)
+    for a, b in zip(whole.trained.values(), halves.trained.values(), strict=True):
+        torch.testing.assert_close(a, b, atol=2e-6, rtol=0)
+
+
+PROMPTS = [[9, 8, 7], [30], [5, 6, 7, 8, 9, 10, 11, 12], [4, 4]]
+RESPONSES = [[20, 21, 22, 3], [3], [], [50, 51, 3]]
+"""Among them one that is EOS alone and one that is empty."""
+
+
+def test_a_padded_row_is_the_row_alone(new_trainer):
+    trainer = new_trainer()
+    together = views.to_batch(PROMPTS, RESPONSES, pad=0, device=None)
+    with torch.no_grad():
+        words = views.words(trainer.model, together, 0.8, 3, trainer.reward_head)
+        scores = views.scores(trainer.model, together, trainer.reward_head)
+        for i, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
+            alone = views.to_batch([prompt], [response], pad=0, device=None)
+            said = views.words(trainer.model, alone, 0.8, 100, trainer.reward_head)
+            for found, expected in zip(words, said, strict=True):
+                length = len(response)
+                torch.testing.assert_close(found[i, :length], expected[0, :length], atol=1e-5, rtol=1e-5)
+                assert not found[i, length:].any()
+            assert scores[i].item() == pytest.approx(
+                views.scores(trainer.model, alone, trainer.reward_head).item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("responses", [RESPONSES * 2, [[3]] * 8], ids=["some empty", "EOS alone"])
+def test_an_empty_response_is_learnt_from_without_harm(new_trainer, responses, monkeypatch):
+    trainer = new_trainer(replace(KNOBS, whiten_rewards=False))
+    ended = torch.tensor([float(bool(r)) for r in responses])
+    monkeypatch.setattr(trainer, "sample", lambda: Rollouts(PROMPTS * 2, responses, ended))
+    row = trainer.step()
+    assert row["response_length"] == sum(map(len, responses)) / 8
+    assert row["eos_rate"] == ended.mean().item()
+    assert all(math.isfinite(value) for value in row.values())
+
+
+def test_a_response_without_eos_is_charged_the_penalty(new_trainer):
+    rewards = {}
+    for penalty in (0.0, 0.7):
+        trainer = new_trainer(replace(KNOBS, missing_eos_penalty=penalty, whiten_rewards=False))
+        row = trainer.step()
+        rewards[penalty] = row["reward"]
+        assert 0 < row["eos_rate"] < 1
+    assert rewards[0.0] - rewards[0.7] == pytest.approx(0.7 * (1 - row["eos_rate"]), abs=1e-5)
+
+
+def test_only_response_positions_go_through_the_lm_head_and_in_chunks(new_trainer):
+    trainer = new_trainer()
+    rollouts = trainer.sample()
+    seen = []
+    head = trainer.model.get_base_model().get_output_embeddings()
+    head.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
+    trainer.evaluate(rollouts)
+    assert sum(seen) == 2 * sum(map(len, rollouts.responses))  # the policy's and the reference's
+    assert max(seen) <= KNOBS.lm_head_chunk
+
+
+@pytest.mark.parametrize(
+    ("spoil", "name"),
+    [
+        (lambda trainer: trainer.reward_head.weight, "score"),
+        (lambda trainer: trainer.value_head.weight, "values"),
+        (lambda trainer: next(iter(trainer.trained.values())), "log_probs"),
+        (lambda trainer: trainer.model.get_submodule("base_model.model.model.layers.0.mlp.up_proj").lora_B.sft.weight,
+         "log_probs"),
+    ],
+    ids=["reward head", "value head", "ppo adapter", "sft adapter"],
+)
+def test_what_is_not_finite_ends_the_run_by_name_and_keeps_the_checkpoint(new_trainer, tmp_path, spoil, name):
+    trainer = new_trainer(replace(KNOBS, total_episodes=8))
+    trainer.train()
+    trainer.knobs = KNOBS
+    with torch.no_grad():
+        spoil(trainer).view(-1)[0] = math.nan
+    with pytest.raises(UserError, match=f"ppo update 2: `{name}` is not finite"):
+        trainer.step()
+    assert checkpoints.latest(tmp_path) == tmp_path / "checkpoint-1"
+
+
+def test_a_gradient_that_is_not_finite_ends_the_run(new_trainer):
+    trainer = new_trainer()
+    next(iter(trainer.trained.values())).register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(UserError, match="ppo update 1: `gradient` is not finite"):
+        trainer.step()
+
+
+def test_early_stop_kl_ends_the_run_before_it_learns_from_that_batch(new_trainer, tmp_path, capsys):
+    trainer = new_trainer(replace(KNOBS, early_stop_kl=1e-3, learning_rate=5e-3))
+    state = trainer.train()
+    assert state.stopped_early and state.update == 2 and len(state.rows) == 2
+    assert "ppo: stopped before update 2: the KL per response is" in capsys.readouterr().err
+    assert state.rows[1]["learning_rate"] == 0 and state.rows[1]["policy_loss"] == 0
+    again = new_trainer(replace(KNOBS, early_stop_kl=1e-3, learning_rate=5e-3))
+    assert again.train() == state  # a finished state stays finished
+
+
+def test_a_rising_reward_with_repeating_answers_is_warned_of_once(new_trainer, capsys):
+    trainer = new_trainer()
+    row = {"score": 0.0, "repetition": 0.0, "kl": 1.0}
+    for number in range(20):
+        trainer.state.rows.append(row | {"score": number / 10, "repetition": number / 20})
+        trainer._warn_when_hacked()
+    err = capsys.readouterr().err
+    assert err.count("ppo: warning at update") == 1 and "answers repeat themselves" in err and "kl_coef" in err
+    trainer.state.rows = [row | {"score": number / 10, "repetition": 0.1} for number in range(20)]
+    trainer.state.warned = False
+    trainer._warn_when_hacked()
+    assert not capsys.readouterr().err
+
+
+def test_a_checkpoint_gives_back_everything_that_changes(new_trainer, tmp_path):
+    whole, torn = new_trainer(work=tmp_path / "whole"), new_trainer(work=tmp_path / "torn")
+    whole.train()
+    while torn.state.update < 2:
+        torn.step()
+    torn._save()
+    torch.manual_seed(999)
+    resumed = new_trainer(work=tmp_path / "torn")
+    rest = resumed.train()
+    assert rest == whole.state and rest.kl_coef != KNOBS.kl_coef
+    for name, p in whole.trained.items():
+        assert torch.equal(p, resumed.trained[name]), name
+        for key, moment in whole.optimizer.state[p].items():
+            assert torch.equal(moment, resumed.optimizer.state[resumed.trained[name]][key]), (name, key)
+
+
+def test_rollouts_do_not_depend_on_batch_order_or_merging(new_trainer):
+    trainer = new_trainer()
+    decoding = generation.Decoding(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
+    prompts, keys = [[i] * (1 + i % 4) + [200 + i] for i in range(1, 10)], [f"key {i}" for i in range(9)]
+
+    def answers(order, batch_size, merge):
+        with stack.merged(trainer.model, only_if=merge):
+            found = generation.generate(trainer.model, [prompts[i] for i in order], [keys[i] for i in order], decoding,
+                                        12, batch_size, EOS, 0)
+            return {order[i]: answer for i, answer in found}
+
+    expected = answers(range(9), 9, False)
+    assert answers(range(9), 1, False) == expected
+    assert answers([4, 8, 0, 2, 6, 1, 3, 7, 5], 4, True) == expected
+    assert {a.ended for a in expected.values()} == {True, False}
+    assert all((a.ids[-1] in EOS) == a.ended and not set(a.ids[:-1]) & set(EOS) for a in expected.values())
+
+
+def test_a_models_own_sampling_habits_have_no_say(new_trainer, folders):
+    expected = new_trainer().sample().responses
+    habits = {"do_sample": True, "top_k": 1, "temperature": 0.1, "repetition_penalty": 5.0, "eos_token_id": 3}
+    file = folders.base / "generation_config.json"
+    before = file.read_text()
+    file.write_text(json.dumps(habits))
+    try:
+        assert new_trainer().sample().responses == expected
+    finally:
+        file.write_text(before)
+
+
+def test_a_uniform_number_picks_a_token_that_is_possible():
+    impossible = -math.inf
+    scores = torch.tensor([[impossible, math.log(0.25), math.log(0.75), impossible]])
+    for uniform, token in ((0.0, 1), (0.2499, 1), (0.2501, 2), (1 - 2**-53, 2)):
+        pick = generation.InverseCdf(torch.tensor([[uniform]], dtype=torch.float64), prompt_length=3)
+        assert pick(torch.zeros(1, 3, dtype=torch.long), scores).argmax().item() == token

@@ -1,0 +1,157 @@
+"""Profiles: each is valid for every stage, the switch keeps the comments, and a mistake in one is named."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from stages import profile
+from stages.base import BaseTraining
+from stages.core import base_model, imports, params
+from stages.core.errors import UserError
+from stages.core.ppo.knobs import Ppo
+from stages.predict import Predict
+from stages.preprocess import Data
+from stages.report import Report
+from stages.rm import Rm
+from stages.score import Score
+from stages.sft import Sft
+
+ROOT = imports.ROOT
+PROFILES = ROOT / "profiles"
+NAMES = sorted(path.stem for path in PROFILES.glob("*.yaml"))
+FORMS: dict[str, Any] = {
+    "seed": int,
+    "model": base_model.Model,
+    "data": Data,
+    "base": BaseTraining,
+    "sft": Sft,
+    "rm": Rm,
+    "ppo": Ppo,
+    "predict": Predict,
+    "score": Score,
+    "report": Report,
+}
+LARGE = ("chatglm-6b", "chatglm-6b-12gb")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return Path(shutil.copy(PROFILES / "default.yaml", tmp_path / "params.yaml"))
+
+
+def switch(name: str, config: Path, profiles: Path = PROFILES) -> None:
+    profile.main(name=name, profiles=profiles, config=config)
+
+
+def comments(file: Path) -> list[str]:
+    return [line.partition("#")[2] for line in file.read_text(encoding="utf-8").splitlines() if "#" in line]
+
+
+def test_the_default_profile_is_what_is_committed() -> None:
+    assert (PROFILES / "default.yaml").read_bytes() == (ROOT / "params.yaml").read_bytes()
+
+
+def test_every_profile_that_the_documents_promise() -> None:
+    promised = {"default", "smallest", "covid-tiny", "chatglm-6b", "chatglm-6b-12gb", "qwen3-0.6b", "qwen3-1.7b"}
+    assert promised <= set(NAMES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_valid(name: str, config: Path) -> None:
+    profile.apply(name, PROFILES, config)
+    assert set(yaml.safe_load(config.read_text(encoding="utf-8"))) == set(FORMS)
+    for section, form in FORMS.items():
+        params.load(config, section, form)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_what_it_says_over_the_defaults(name: str, config: Path) -> None:
+    before, after = profile.apply(name, PROFILES, config)
+    overlay = dict(profile.keys(yaml.safe_load((PROFILES / f"{name}.yaml").read_text(encoding="utf-8"))))
+    assert after == before | overlay
+    assert dict(profile.keys(yaml.safe_load(config.read_text(encoding="utf-8")))) == after
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_comments_stay(name: str, config: Path) -> None:
+    before = config.read_text(encoding="utf-8").splitlines()
+    text = comments(config)
+    profile.apply(name, PROFILES, config)
+    assert comments(config)[: len(text)] == text or comments(config) == text
+    after = config.read_text(encoding="utf-8").splitlines()
+    assert len(before) == len(after)  # each key on its own line still, so `git diff` shows the values and no more
+
+
+def test_one_profile_after_another_leaves_nothing_behind(config: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copy(config, tmp_path / "other.yaml"))
+    switch("chatglm-6b", config)
+    switch("qwen3-0.6b", config)
+    switch("qwen3-0.6b", other)
+    assert profile.read(config) == profile.read(other)
+    switch("default", config)
+    assert config.read_bytes() == (PROFILES / "default.yaml").read_bytes()
+
+
+def test_what_changed_is_printed(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    switch("default", config)
+    assert capsys.readouterr().out == f"{config} already is the profile `default`\n"
+    switch("qwen3-0.6b", config)
+    assert "model.name: tiny → Qwen/Qwen3-0.6B\n" in capsys.readouterr().out
+
+
+def test_users_own_comment_and_null_stay(config: Path) -> None:
+    config.write_text(config.read_text(encoding="utf-8").replace("seed: 42\n", "seed: 42  # my own\n"), "utf-8")
+    switch("chatglm-6b", config)
+    text = config.read_text(encoding="utf-8")
+    assert "seed: 42  # my own\n" in text
+    assert "  revision: null " in text
+    assert "  learning_rate: 5.0e-5\n" in text  # as the profile writes it
+
+
+@pytest.mark.parametrize(
+    ("overlay", "message"),
+    [
+        ("ppo: {kl_ceof: 0.1}", "unknown key `ppo.kl_ceof`; did you mean `ppo.kl_coef`?"),
+        ("sft: {lora: {rank: 4}}", "unknown key `sft.lora.rank`; known keys: r, alpha, dropout, target_modules"),
+        ("ppp: {kl_coef: 0.1}", "unknown key `ppp`; did you mean `ppo`?"),
+        ("ppo: 3", "`ppo` must be a section of keys"),
+        ("seed: {a: 3}", "`seed` must be a value"),
+        ("- 3", "must be sections of keys"),
+        ("ppo: {", "not valid YAML"),
+    ],
+)
+def test_a_mistake_in_a_profile(overlay: str, message: str, config: Path, tmp_path: Path) -> None:
+    shutil.copy(PROFILES / "default.yaml", tmp_path / "default.yaml")
+    (tmp_path / "mine.yaml").write_text(overlay, encoding="utf-8")
+    before = config.read_bytes()
+    with pytest.raises(UserError) as error:
+        profile.apply("mine", tmp_path, config)
+    assert message in str(error.value)
+    assert str(tmp_path / "mine.yaml") in str(error.value)
+    assert config.read_bytes() == before
+
+
+def test_an_unknown_profile(config: Path) -> None:
+    with pytest.raises(UserError, match=r"no profile `gpt` in .*; there are: chatglm-6b, chatglm-6b-12gb, covid-tiny"):
+        profile.apply("gpt", PROFILES, config)
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_no_second_copy_of_a_large_model(name: str, config: Path) -> None:
+    profile.apply(name, PROFILES, config)
+    assert not params.load(config, "predict", Predict).merge_adapters
+    assert not params.load(config, "ppo", Ppo).merge_adapters_for_rollouts
+
+
+def test_the_tutorials_steps(config: Path) -> None:
+    """The step counts that the tutorial's figures show, from 3,804 samples, 36,441 pairs and 3,804 prompts."""
+    profile.apply("chatglm-6b", PROFILES, config)
+    sft, rm, ppo = params.load(config, "sft", Sft), params.load(config, "rm", Rm), params.load(config, "ppo", Ppo)
+    assert round(3804 * (1 - sft.dev_ratio)) // sft.batch_size * sft.num_train_epochs == 1120
+    assert abs(36441 * (1 - params.load(config, "data", Data).preferences_validate_ratio) / rm.batch_size - 1080) < 5
+    assert ppo.updates == 2375
+    assert sft.learning_rate == 5e-5
+    assert rm.learning_rate == ppo.learning_rate == 1e-5

@@ -1,0 +1,256 @@
+"""A stage that is killed goes on where it was and ends with the same bytes, wherever it was hit.
+
+Each chain below is one run that is killed again and again, and damaged in between; its outputs are compared with those
+of a run that nobody disturbed.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import tiny_models
+import yaml
+
+from stages.core import checkpoints
+
+SUPERVISED = {
+    "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 0.03,
+    "lr_scheduler_type": "cosine", "warmup_ratio": 0.1, "weight_decay": 0.01, "max_grad_norm": 1.0,
+    "logging_steps": 2, "eval_steps": 4, "num_train_epochs": 3,
+}  # fmt: skip
+LORA = {"r": 2, "alpha": 4, "dropout": 0.2, "target_modules": "all-linear"}
+PARAMS = {
+    "seed": 3,
+    "model": tiny_models.MODEL.__dict__,
+    "base": SUPERVISED | {
+        "architecture": tiny_models.ARCHITECTURE.__dict__, "block_size": 16, "num_train_epochs": 3.6,
+        "learning_rate": 0.02,
+    },
+    "sft": SUPERVISED | {"max_source_length": 40, "max_target_length": 12, "dev_ratio": 0.2, "lora": LORA},
+    "rm": SUPERVISED | {
+        "max_source_length": 40, "max_target_length": 12, "center_rewards_coefficient": 0.01, "lora": LORA,
+    },
+    "ppo": {
+        "resume_lora_training": False, "total_episodes": 36, "batch_size": 4, "num_ppo_epochs": 2,
+        "num_mini_batches": 2, "per_device_train_batch_size": 2, "learning_rate": 3e-3, "lr_scheduler_type": "cosine",
+        "warmup_ratio": 0.2, "max_grad_norm": 1.0, "max_source_length": 40, "min_response_length": 4,
+        "max_response_length": 6, "temperature": 1.0, "local_rollout_forward_batch_size": 4,
+        "merge_adapters_for_rollouts": True, "lm_head_chunk": 16, "normalize_reward": "standardize",
+        "reward_clip": 5.0, "missing_eos_penalty": 1.0, "whiten_rewards": False, "kl_coef": 0.05, "kl_target": 6.0,
+        "kl_horizon": 100, "early_stop_kl": None, "cliprange": 0.2, "cliprange_value": 0.2, "vf_coef": 0.1,
+        "gamma": 1.0, "lam": 0.95, "value_head_init": "reward", "save_steps": 2, "lora": LORA | {"dropout": 0.0},
+    },
+}  # fmt: skip
+STEP = "transformers:Trainer.training_step"
+UPDATE = "stages.core.ppo.trainer:Trainer.step"
+
+
+class Runs:
+    """Orders runs of stages from the process that forks them."""
+
+    def __init__(self, top: Path):
+        self.top = top
+        self.inputs = write_inputs(top / "inputs")
+        self.process = subprocess.Popen(
+            [sys.executable, Path(__file__).with_name("interrupted_stage.py")],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[1],
+            env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1",
+                              "TOKENIZERS_PARALLELISM": "false"},
+        )  # fmt: skip
+
+    def run(self, stage: str, to: Path, kill: list | None = None, **changed: object) -> tuple[int, str]:
+        """The exit code (−9 for killed) and what the run said; outputs go below `to`, and its state into `to`.work."""
+        params = to.with_suffix(".yaml")
+        params.write_text(yaml.safe_dump(PARAMS | {stage: PARAMS[stage] | changed}))
+        outputs = {name: str(to / name) for name in OUTPUTS[stage]}
+        order = {
+            "stage": stage,
+            "arguments": self.inputs[stage] | outputs | {"config": str(params)},
+            "environment": {"COVID_DOCTOR_WORK": str(to.with_suffix(".work"))},
+            "log": str(to.with_suffix(".log")),
+            "kill": kill,
+        }
+        self.process.stdin.write(json.dumps(order) + "\n")
+        self.process.stdin.flush()
+        while (answer := self.process.stdout.readline().strip()) == "ready":
+            pass
+        return int(answer), Path(order["log"]).read_text(encoding="utf-8", errors="replace")
+
+    def close(self) -> None:
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait(20)
+
+
+OUTPUTS = {
+    "base": ("to", "curve", "eval_curve", "metrics"),
+    "sft": ("to", "curve", "eval_curve", "metrics"),
+    "rm": ("to", "curve", "eval_curve", "metrics", "scores"),
+    "ppo": ("to", "curve", "metrics"),
+}
+
+
+def write_inputs(to: Path) -> dict[str, dict[str, str]]:
+    """Small data, and a base and adapters with random weights, as the stages' arguments."""
+    folders = tiny_models.write(to)
+    samples = [
+        {"history": [["您好", "请说"]] * (i % 2), "instruction": f"{i}岁，咳嗽{'很' * (i % 5)}久", "output": text}
+        for i, text in enumerate(tiny_models.TEXTS * 6)
+    ]
+    pairs = [
+        {"history": [], "instruction": s["instruction"], "chosen": s["output"], "rejected": s["output"][: 3 + i % 4]}
+        for i, s in enumerate(samples)
+    ]
+    files = {"train": samples[:18], "validate": samples[18:], "better": pairs[:18], "worse": pairs[18:]}
+    for name, rows in files.items():
+        (to / name).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    dialogues = {"train": str(to / "train"), "validate": str(to / "validate")}
+    base = {"base": str(folders.base)}
+    return {
+        "base": dialogues,
+        "sft": dialogues | base,
+        "rm": {"train": str(to / "better"), "validate": str(to / "worse")} | base,
+        "ppo": {"train": str(to / "train"), "sft": str(folders.sft), "rm": str(folders.rm)} | base,
+    }
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    runs = Runs(tmp_path_factory.mktemp("resume"))
+    yield runs
+    runs.close()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below the folder, hidden and temporary ones included."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def newest(to: Path) -> Path:
+    return max(to.with_suffix(".work").glob("*/*/checkpoint-*"), key=checkpoints.step)
+
+
+def truncate(to: Path) -> str:
+    """Cut off the newest checkpoint's weights; what must be said of it."""
+    file = next(newest(to).glob("*.safetensors"))
+    os.truncate(file, file.stat().st_size // 2)
+    return f"{newest(to).name}: {file.name} is truncated or altered; the checkpoint before it is used\n"
+
+
+def flip_a_bit(to: Path) -> str:
+    file = sorted(newest(to).glob("*.safetensors"))[-1]
+    content = bytearray(file.read_bytes())
+    content[-9] ^= 1
+    file.write_bytes(content)
+    return f"{newest(to).name}: {file.name} is truncated or altered; the checkpoint before it is used\n"
+
+
+def spoil_the_seal(to: Path) -> str:
+    (newest(to) / checkpoints.SEAL).write_bytes(b"\xff\x00{")
+    return f"{newest(to).name}: its seal is damaged; the checkpoint before it is used\n"
+
+
+def unfinished(to: Path) -> str:
+    return f"{newest(to).name}: was never finished; the checkpoint before it is used\n"
+
+
+def nothing(to: Path) -> str:
+    return ""
+
+
+SUPERVISED_CHAIN = [  # where a run is killed, and what is done to its state before the next one
+    ([STEP, 5, "before"], nothing),
+    (["torch:save", 2, "midway"], unfinished),  # in the first checkpoint's optimizer
+    ([STEP, 19, "after"], truncate),
+    (["stages.core.checkpoints:seal", 1, "before"], unfinished),
+    (["shutil:rmtree", 2, "midway"], nothing),  # of the checkpoint that has had its day
+    (["stages.core.curves:write", 2, "before"], flip_a_bit),  # training is over, outputs are half written
+    (["stages.core.atomic:write_json", 2, "after"], nothing),
+    (["os:replace", 5, "before"], nothing),
+    (["shutil:rmtree", 3, "midway"], nothing),  # outputs stand, the state is half deleted
+]
+PPO_CHAIN = [
+    ([UPDATE, 2, "before"], nothing),
+    (["stages.core.ppo.trainer:Trainer._optimizer_step", 11, "after"], nothing),
+    (["stages.core.ppo.trainer:save_file", 2, "midway"], nothing),  # in the optimizer: never took its final name
+    (["stages.core.checkpoints:seal", 1, "before"], nothing),
+    ([UPDATE, 4, "before"], truncate),
+    (["stages.core.ppo.trainer:generation.generate", 2, "before"], flip_a_bit),
+    (["stages.core.stack:save", 1, "after"], spoil_the_seal),
+    (["safetensors.torch:save_file", 2, "midway"], nothing),
+    (["shutil:rmtree", 3, "midway"], nothing),
+]
+
+
+@pytest.mark.parametrize("stage", ["base", "sft", "rm", "ppo"])
+def test_a_killed_stage_ends_with_the_same_bytes(runs, stage):
+    whole, torn = runs.top / f"{stage}_whole", runs.top / f"{stage}_torn"
+    code, said = runs.run(stage, whole)
+    assert code == 0, said
+    expected = ""
+    for kill, damage in PPO_CHAIN if stage == "ppo" else SUPERVISED_CHAIN:
+        code, said = runs.run(stage, torn, kill)
+        assert code == -9, f"{kill} did not come up: {said}"
+        assert expected in said
+        expected = damage(torn)
+    code, said = runs.run(stage, torn)
+    assert code == 0, said
+    assert expected in said
+    assert contents(torn) == contents(whole)
+    for to in (whole, torn):
+        assert not contents(to.with_suffix(".work")), "a finished run leaves no state"
+
+
+def test_a_changed_parameter_finds_nothing_to_go_on_from(runs):
+    torn, whole = runs.top / "changed_torn", runs.top / "changed_whole"
+    assert runs.run("ppo", torn, [UPDATE, 6, "before"])[0] == -9
+    assert newest(torn).name == "checkpoint-4"
+    code, said = runs.run("ppo", torn, learning_rate=1e-3)
+    assert code == 0 and "found the state" not in said, said
+    assert runs.run("ppo", whole, learning_rate=1e-3)[0] == 0
+    assert contents(torn) == contents(whole)
+    assert newest(torn).name == "checkpoint-4", "going back to the old value loses nothing"
+
+
+def test_a_loss_that_is_no_number_ends_the_run_in_one_line(runs):
+    to = runs.top / "nan"
+    code, said = runs.run("sft", to, learning_rate=1e30, warmup_ratio=0.0, max_grad_norm=1e30)
+    assert code == 1
+    assert said.splitlines()[-1].endswith(
+        "error: step 2: loss is nan. The checkpoint before it is kept; lower learning_rate, or use bfloat16 or float32 "
+        "instead of float16"
+    )
+    assert "Traceback" not in said
+    assert not contents(to)
+
+
+def write_checkpoint(work: Path, step: int, best: int) -> None:
+    folder = work / f"checkpoint-{step}"
+    folder.mkdir()
+    state = {"best_model_checkpoint": str(work / f"checkpoint-{best}")}
+    (folder / "trainer_state.json").write_text(json.dumps(state))
+    checkpoints.seal(folder)
+
+
+def test_the_best_checkpoint_is_kept_and_one_to_fall_back_on(tmp_path):
+    for step, best in ((4, 4), (8, 4), (12, 4), (16, 16)):
+        write_checkpoint(tmp_path, step, best)
+        checkpoints.rotate(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-12", "checkpoint-16", "checkpoint-4"]
+
+
+def test_a_checkpoint_whose_best_is_damaged_is_not_used(tmp_path, capsys):
+    for step, best in ((4, 4), (8, 4), (12, 8), (16, 8)):
+        write_checkpoint(tmp_path, step, best)
+    with (tmp_path / "checkpoint-8" / "trainer_state.json").open("a") as file:
+        file.write(" ")
+    assert checkpoints.latest(tmp_path) == tmp_path / "checkpoint-4"
+    fault = "trainer_state.json is truncated or altered"
+    assert capsys.readouterr().err.splitlines() == [
+        f"checkpoint-16: it ends with the weights of checkpoint-8, and there {fault}; the checkpoint before it is used",
+        f"checkpoint-12: it ends with the weights of checkpoint-8, and there {fault}; the checkpoint before it is used",
+        f"checkpoint-8: {fault}; the checkpoint before it is used",
+    ]
