@@ -35,6 +35,18 @@ test: setup ## lint, types and tests
 	mypy
 	python -m pytest
 
+.PHONY: profile
+profile: setup ## switch params.yaml to profiles/$(NAME).yaml, e.g. make profile NAME=covid-tiny
+	@python -m stages.profile $(NAME)
+
+.PHONY: verify
+verify: setup ## run the committed pipeline in two fresh clones and compare the bytes
+	@python -m stages.verify
+
+.PHONY: bench
+bench: setup ## measure PPO against TRL 1.12 (makes .bench-venv)
+	@python -m benchmarks.ppo
+
 .PHONY: chat
 chat: setup ## talk with the trained model
 	@python -m stages.chat

@@ -121,14 +121,14 @@ def text(
     if name is Name.ppo:
         sources["preferences"] = (data["preferences"], _source(data["preferences"]))
     free = origin.model.name == TINY and all(source.free for _, source in sources.values())
+    metadata = yaml.safe_dump(_metadata(name, origin, data, scores, free), allow_unicode=True, sort_keys=False)
     parts = [
-        "---\n" + yaml.safe_dump(_metadata(name, origin, data, scores, free), allow_unicode=True, sort_keys=False) + "---",
+        f"---\n{metadata}---",
         f"# COVID doctor: {name}",
         f"{STORIES[name]} It answers questions of patients in Chinese, for research on RLHF.",
-        "> **It gives no medical advice.** Its answers can be wrong and dangerous, and no doctor has checked them. Do not "
-        "act on them; ask a doctor.\n>\n> **本模型不提供医疗建议。** 回答可能有误甚至有害，请勿据此行事；身体不适请就医。",
+        NOTICE,
         _made_of(origin, adapters),
-        "## Data\n\n" + "\n".join(f"- **{kind}** (`{path}`): {source.about}." for kind, (path, source) in sources.items()),
+        "## Data\n\n" + "\n".join(f"- **{kind}** (`{path}`): {s.about}." for kind, (path, s) in sources.items()),
         _score_part(scores, data["dialogues"]),
         "## Parameters\n\nAs `params.yaml` stood at the export.\n\n```yaml\n"
         + yaml.safe_dump({key: parameters[key] for key in SECTIONS[name] if _counts(key, origin)}, sort_keys=False)
@@ -140,6 +140,12 @@ def text(
     ]
     return "\n\n".join(parts) + "\n"
 
+
+NOTICE = """\
+> **It gives no medical advice.** Its answers can be wrong and dangerous, and no doctor has checked them. Do not act on
+> them; ask a doctor.
+>
+> **本模型不提供医疗建议。** 回答可能有误甚至有害，请勿据此行事；身体不适请就医。"""
 
 INTENDED = """\
 ## Intended use
@@ -164,8 +170,8 @@ def _limits(origin: Base, native: bool) -> str:
         )
     if origin.model.quantization != "none":
         lines.append(
-            f"It was trained on the base in {origin.model.quantization}s and is merged in full precision here, so "
-            "its answers are not quite those that were measured."
+            f"It was trained and measured on the base quantized to {origin.model.quantization}, and is merged in "
+            "full precision here: its answers are not quite those that were measured."
         )
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
 
@@ -191,8 +197,8 @@ def _score_part(scores: Scores | None, dialogues: str) -> str:
     ]
     return (
         f"## Metrics\n\nOn the {scores.samples} questions of the test split of `{dialogues}`, decoded as "
-        "`generation_config.json` says; with 95 % intervals (bootstrap over the questions). Text scores run from 0 to 100, "
-        "the reward has no scale.\n\n| metric | mean | 95 % interval |\n|---|---:|---:|\n" + "\n".join(rows)
+        "`generation_config.json` says; with 95 % intervals (bootstrap over the questions). Text scores run from 0 to "
+        "100, the reward has no scale.\n\n| metric | mean | 95 % interval |\n|---|---:|---:|\n" + "\n".join(rows)
     )
 
 

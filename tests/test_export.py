@@ -1,0 +1,214 @@
+"""The export: what plain transformers loads from the folder answers as the stack does, and the card tells the truth."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiny_models
+import torch
+import yaml
+from chatglm_fixture.tiny import build_tiny_chatglm
+from huggingface_hub import ModelCard
+from safetensors import safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
+
+from stages import export
+from stages.core import atomic, base_model, chat_format, imports, stack, stack_names, standalone
+from stages.core.model_card import SOURCES
+from stages.core.stack_names import Name
+
+torch.set_num_threads(1)
+HISTORY, QUESTION = [["医生您好", "您好，请讲。"]], "我发烧三天了，怎么办？"
+MESSAGES = [
+    {"role": "user", "content": HISTORY[0][0]},
+    {"role": "assistant", "content": HISTORY[0][1]},
+    {"role": "user", "content": QUESTION},
+]
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Options of the command, for a tiny stack with metrics of its own."""
+    folder = tmp_path_factory.mktemp("export")
+    base, sft, _ = tiny_models.write(folder)
+    ppo = folder / "ppo"
+    tiny_models.write_adapter(ppo, "ppo", base, below=[sft], seed=3)
+    return {"base": base, "sft": sft, "ppo": ppo, "config": params(folder), "metrics": metrics(folder, base, sft, ppo)}
+
+
+def params(folder: Path, **data: str) -> Path:
+    document = yaml.safe_load((imports.ROOT / "params.yaml").read_text())
+    document["data"] |= {"dialogues": "data/sample", "preferences": "data/sample/preferences.json"} | data
+    (folder / "params.yaml").write_text(yaml.safe_dump(document))
+    return folder / "params.yaml"
+
+
+def metrics(folder: Path, base: Path, *adapters: Path) -> Path:
+    to = folder / "metrics"
+    origin = base_model.read(base)
+    parts = {record.adapter: record.__dict__ for record in map(stack.lineage, adapters)}
+    atomic.write_json(to / "lineage.json", {"base": {"name": "tiny", "identity": origin.identity}} | parts)
+    for name in Name:
+        scores = {"rouge-1": 12.5, "bleu-4": 3.25, "samples": 217}
+        atomic.write_json(to / f"{name}.json", scores | {"ci95": {k: {"low": 1.0, "high": 20.0} for k in scores}})
+    interval = {"low": -1.0, "high": 1.0}
+    atomic.write_json(to / "reward.json", dict.fromkeys(Name, 0.5) | {"ci95": dict.fromkeys(Name, interval)})
+    return to
+
+
+def stacked(files, name):
+    origin = base_model.read(files["base"])
+    folders = stack_names.resolve(name, origin, files["sft"], files["ppo"])
+    return origin.tokenizer(), stack.load(origin.causal_lm(), folders)
+
+
+def greedy(model, ids):
+    return model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=24, attention_mask=torch.ones(1, len(ids)))
+
+
+@pytest.mark.parametrize("name", Name)
+def test_plain_transformers_gives_the_answers_of_the_stack(files, tmp_path, name, capsys):
+    to = tmp_path / "out"
+    export.main(to, model=name, **files)
+    assert capsys.readouterr().out.startswith(f"{to}: written")
+    assert list(tmp_path.iterdir()) == [to]
+    assert sorted(p.suffix for p in to.iterdir() if "model" in p.name) == [".safetensors"]
+
+    tokenizer, model = stacked(files, name)
+    ids = chat_format.encode_prompt(tokenizer, HISTORY, QUESTION, 400).ids
+    plain = AutoModelForCausalLM.from_pretrained(to)
+    with torch.no_grad():
+        expected, found = model(torch.tensor([ids])).logits, plain(torch.tensor([ids])).logits
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    answer = greedy(model, ids)
+    assert greedy(plain, ids).tolist() == answer.tolist()
+
+    said = pipeline("text-generation", model=str(to))(MESSAGES, do_sample=False, max_new_tokens=24)
+    text = said[0]["generated_text"][-1]["content"]
+    assert text == tokenizer.decode(answer[0, len(ids) :], skip_special_tokens=True)
+    with safe_open(to / "model.safetensors", "pt") as weights:
+        assert not [key for key in weights.keys() if "lora" in key or "base_layer" in key]  # noqa: SIM118
+
+
+def test_it_decodes_as_predict_by_itself(files, tmp_path):
+    export.main(tmp_path / "out", **files)
+    saved = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    wanted = yaml.safe_load(files["config"].read_text())["predict"]
+    for key in ("do_sample", "temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens"):
+        assert saved[key] == wanted[key], key
+
+
+def test_the_template_is_the_one_of_training(files):
+    tokenizer = base_model.read(files["base"]).tokenizer()
+    thinking = "{% if enable_thinking is defined and not enable_thinking %}{{ 'quick' }}{% else %}{{ 'slow' }}{% endif %}"
+    for template, with_thinking_off in ((thinking, True), (None, False)):
+        tokenizer.chat_template = template
+        ids = chat_format.encode_prompt(tokenizer, HISTORY, QUESTION, 400).ids
+        standalone.settle_template(tokenizer)
+        rendered = tokenizer.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True)
+        assert tokenizer.encode(rendered, add_special_tokens=False) == ids
+        assert (rendered == "quick") is with_thinking_off
+
+
+def test_chatglm(tmp_path):
+    """In a fresh process, with no more than the card tells."""
+    model = replace(tiny_models.MODEL, name=str(build_tiny_chatglm(tmp_path / "chatglm")))
+    base, sft = tmp_path / "base", tmp_path / "sft"
+    with atomic.folder(base) as folder:
+        base_model.write_pointer(folder, model)
+    tiny_models.write_adapter(sft, "sft", base, seed=1)
+    to = tmp_path / "doctor"
+    export.main(
+        to, model=Name.sft, base=base, sft=sft, ppo=sft, config=params(tmp_path), metrics=tmp_path / "no metrics"
+    )
+    card = (to / "README.md").read_text()
+    assert "second\ngeneration" in card and "vllm serve ./" not in card and "MODEL_LICENSE" in card
+
+    code = card.split("```python\n")[1].split("```")[0]
+    assert "chatglm.register()" in code
+    code = code.replace("print(doctor(messages)", "print(doctor(messages, do_sample=False, max_new_tokens=24)")
+    environment = {"PYTHONPATH": str(imports.ROOT), "OMP_NUM_THREADS": "1", "PATH": "", "HF_HUB_OFFLINE": "1"}
+    said = subprocess.run(
+        [sys.executable, "-c", code.replace("医生您好，我发烧三天了", QUESTION)],
+        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+    )
+    tokenizer, stacked_model = stacked({"base": base, "sft": sft, "ppo": sft}, Name.sft)
+    ids = chat_format.encode_prompt(tokenizer, [], QUESTION, 200).ids
+    answer = greedy(stacked_model, ids)[0, len(ids) :]
+    assert said.stdout.removesuffix("\n") == tokenizer.decode(answer, skip_special_tokens=True), said.stderr
+    assert len(answer) > 1
+
+
+# --- the card ---
+
+
+def test_the_card(files, tmp_path):
+    export.main(tmp_path / "doctor", **files)
+    card = ModelCard.load(tmp_path / "doctor" / "README.md")
+    assert card.data.license == "apache-2.0" and card.data.language == ["zh"]
+    assert card.data.library_name == "transformers" and card.data.pipeline_tag == "text-generation"
+    found = {result.metric_name: result.metric_value for result in card.data.eval_results}
+    assert found == {"ROUGE-1": 12.5, "BLEU-4": 3.25, "reward": 0.5}
+    for part in (
+        "It gives no medical advice", "## Intended use", "## Limits", "## Licence notes", "learning_rate: 0.0003",
+        "| ROUGE-1 | 12.50 | 1.00 … 20.00 |", "vllm serve ./doctor", "transformers serve ./doctor",
+        stack.lineage(files["ppo"]).sha256, "217 questions",
+    ):
+        assert part in card.text, part
+
+
+def test_scores_of_other_weights_are_left_out(files, tmp_path, capsys):
+    others = tmp_path / "metrics"
+    shutil.copytree(files["metrics"], others)
+    document = json.loads((others / "lineage.json").read_text())
+    document["sft"]["sha256"] = "0" * 64
+    atomic.write_json(others / "lineage.json", document)
+    export.main(tmp_path / "doctor", **(files | {"metrics": others}))
+    card = ModelCard.load(tmp_path / "doctor" / "README.md")
+    assert card.data.eval_results is None and "12.50" not in card.text
+    assert "has no scores of these weights" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("dialogues", "part"), [("data/covid-dialogue", SOURCES["covid-dialogue"].rights), ("data/mine", "unknown: state it")]
+)
+def test_the_licence_follows_the_data(files, tmp_path, dialogues, part):
+    export.main(tmp_path / "doctor", **(files | {"config": params(tmp_path, dialogues=dialogues)}))
+    card = ModelCard.load(tmp_path / "doctor" / "README.md")
+    assert card.data.license == "other" and card.data.license_name
+    assert part in card.text
+
+
+# --- whole or not at all ---
+
+
+def test_a_folder_with_something_in_it_is_refused(files, tmp_path, capsys):
+    (tmp_path / "file").write_text("mine")
+    for to in (tmp_path, tmp_path / "file"):
+        with pytest.raises(SystemExit):
+            export.main(to, **files)
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: --to: {to} exists") and error.count("\n") == 1
+    assert (tmp_path / "file").read_text() == "mine"
+    (tmp_path / "empty").mkdir()
+    export.main(tmp_path / "empty", **files)
+
+
+def test_a_failure_leaves_no_folder(files, tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError("halfway")
+
+    monkeypatch.setattr(standalone, "settle_template", fail)
+    with pytest.raises(RuntimeError, match="halfway"):
+        export.main(tmp_path / "doctor", **files)
+    assert not (tmp_path / "doctor").exists()
+
+
+def test_a_tokenizer_of_its_own(files, tmp_path):
+    export.main(tmp_path / "doctor", **files)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "doctor")
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id and tokenizer.padding_side == "left"
