@@ -30,10 +30,16 @@ results: setup ## print the scores and what each stage cost
 	@python -m stages.results
 
 .PHONY: test
-test: setup ## lint, types and tests
+test: setup ## lint, types, tests, and the smallest run of the whole graph, twice, to the same bytes
 	ruff check .
 	mypy
+	python -m stages.verify --smallest
 	python -m pytest
+
+.PHONY: data
+data: setup ## fetch the COVID dialogues
+	@dvc --cd data/covid-dialogue pull --quiet 2>/dev/null || { \
+		echo "error: the dialogues could not be fetched; no network? data/README.md tells how to copy them" >&2; exit 1; }
 
 .PHONY: profile
 profile: setup ## switch params.yaml to profiles/$(NAME).yaml, e.g. make profile NAME=covid-tiny

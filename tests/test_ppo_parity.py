@@ -361,6 +361,16 @@ def test_a_padded_row_is_the_row_alone(new_trainer):
                 views.scores(trainer.model, alone, trainer.reward_head).item(), abs=1e-5)
 
 
+def test_positions_count_the_tokens_and_not_the_padding(new_trainer):
+    # Rotary positions see distances alone, so that no number above would show it; learned positions would.
+    trainer = new_trainer()
+    seen = []
+    trunk = trainer.model.get_base_model().get_decoder()
+    trunk.register_forward_pre_hook(lambda module, inputs, named: seen.append(named["position_ids"]), with_kwargs=True)
+    views.hidden_states(trainer.model, views.to_batch([[9, 8, 7], [30]], [[3], [20, 3]], pad=0, device=None))
+    assert seen[0].tolist() == [[0, 1, 2, 3, 3], [0, 0, 0, 1, 2]]
+
+
 @pytest.mark.parametrize("responses", [RESPONSES * 2, [[3]] * 8], ids=["some empty", "EOS alone"])
 def test_an_empty_response_is_learnt_from_without_harm(new_trainer, responses, monkeypatch):
     trainer = new_trainer(replace(KNOBS, whiten_rewards=False))
@@ -452,9 +462,11 @@ def test_a_checkpoint_gives_back_everything_that_changes(new_trainer, tmp_path):
     while torn.state.update < 2:
         torn.step()
     torn._save()
-    torch.manual_seed(999)
+    generator = torch.get_rng_state()
     resumed = new_trainer(work=tmp_path / "torn")
+    torch.manual_seed(999)
     rest = resumed.train()
+    assert torch.equal(torch.get_rng_state(), generator)  # no draw of an update takes from it
     assert rest == whole.state and rest.kl_coef != KNOBS.kl_coef
     for name, p in whole.trained.items():
         assert torch.equal(p, resumed.trained[name]), name

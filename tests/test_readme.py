@@ -1,0 +1,68 @@
+"""What the documents tell people to type exists: make targets, profiles, commands, parameters, files."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = ["README.md", "README.zh.md", "CONTRIBUTING.md", "data/README.md"]
+
+
+def lines(document: str) -> list[str]:
+    """The command lines of the fenced and the inline code of a document."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    blocks = re.findall(r"```sh\n(.*?)```", text, re.S)
+    inline = re.findall(r"`((?:make|dvc|python -m) [^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.S))
+    return [line.split(" #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()] + inline
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_make_targets_and_profiles_exist(document):
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    for line in lines(document):
+        for target, name in re.findall(r"\bmake ([a-z-]+)(?: NAME=([\w.-]+))?", line):
+            assert target in targets, line
+            assert not name or (ROOT / "profiles" / f"{name}.yaml").is_file(), line
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_parameters_and_stages_exist(document):
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for line in lines(document):
+        for module in re.findall(r"python -m (stages\.\w+)", line):
+            assert (ROOT / module.replace(".", "/")).with_suffix(".py").is_file(), line
+        for setting in re.findall(r"-S '?([\w.]+)=", line):
+            value = params
+            for key in setting.split("."):
+                assert key in value, line
+                value = value[key]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_dvc_takes_the_arguments(document):
+    from dvc.cli import parse_args
+
+    seen = 0
+    for line in lines(document):
+        for command in re.split(r"&&|;", line):
+            if "STAGE" in command:
+                continue
+            words = shlex.split(command)
+            if "dvc" in words:
+                parse_args([w for w in words[words.index("dvc") + 1 :] if "…" not in w])
+                seen += 1
+    assert seen or document == "CONTRIBUTING.md"
+
+
+def test_both_readmes_show_the_same_commands_and_links():
+    english, chinese = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md"))
+    assert sorted(lines("README.md")) == sorted(lines("README.zh.md"))
+    numbers = [re.findall(r"```\n(.*?)```", text, re.S) for text in (english, chinese)]
+    assert numbers[0] == numbers[1]
+    for text in (english, chinese):
+        for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
+            assert (ROOT / target).exists(), target
+        assert "no medical advice" in text or "不提供任何医疗建议" in text
