@@ -50,8 +50,13 @@ verify: setup ## run the committed pipeline in two fresh clones and compare the 
 	@python -m stages.verify
 
 .PHONY: bench
-bench: setup ## measure PPO against TRL 1.12 (makes .bench-venv)
-	@python -m benchmarks.ppo
+bench: setup .bench-venv/installed ## measure PPO against TRL 1.12, which gets an environment of its own
+	@python -m benchmarks.ppo --trl-python .bench-venv/bin/python
+
+.bench-venv/installed: benchmarks/requirements-trl.txt
+	$(PYTHON) -m venv .bench-venv
+	.bench-venv/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 --requirement $<
+	touch $@
 
 .PHONY: chat
 chat: setup ## talk with the trained model
