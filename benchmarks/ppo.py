@@ -101,7 +101,8 @@ def show(setup: dict[str, float], runs: dict[str, list[dict[str, float]]], setti
         smaller = statistics.median(a / b for a, b in zip(memory["ours"], memory["TRL"], strict=True))
         print(f"{'ratio':6}{faster:19.2f}×{'':16}{smaller:17.2f}×")
     seconds = statistics.median(r["seconds_per_update"] for r in runs["ours"])
-    print(f"\nCPU seconds per update, ours: {seconds:.2f}; floor {setup['floor']:.2f} ({seconds / setup['floor']:.2f}×)")
+    times = seconds / setup["floor"]
+    print(f"\nCPU seconds per update, ours: {seconds:.2f}; floor {setup['floor']:.2f} ({times:.2f}×)")
     if "TRL" in runs:
         theirs = statistics.median(r["seconds_per_update"] for r in runs["TRL"])
         print(f"CPU seconds per update, TRL: {theirs:.2f} ({theirs / setup['floor']:.2f}× the floor)")

@@ -20,16 +20,22 @@ def main(
     page: Annotated[Path, typer.Option(help="the report")] = Path("reports/index.html"),
 ) -> None:
     """Print the scores of base, sft and ppo, the cost of each stage, and where the report is."""
-    print(f"{'':8}" + "".join(f"{name:>17}" for name in COLUMNS))
-    for model in ("base", "sft", "ppo"):
-        scores = json.loads((metrics / f"{model}.json").read_text(encoding="utf-8"))
-        print(f"{model:8}" + "".join(f"{scores[name]:17.2f}" for name in COLUMNS))
+    print(table(metrics))
     spent = costs()
     if spent:
         print(f"\n{'stage':16}{'seconds':>10}{'peak MiB':>10}")
         for stage, cost in spent.items():
             print(f"{stage:16}{cost['seconds']:10.1f}{cost['peak_mib']:10.0f}")
     print(f"\n{page.resolve().as_uri() if page.exists() else f'{page} is not there yet'}")
+
+
+def table(metrics: Path) -> str:
+    """The scores of base, sft and ppo, a line each."""
+    text = f"{'':8}" + "".join(f"{name:>17}" for name in COLUMNS) + "\n"
+    for model in ("base", "sft", "ppo"):
+        scores = json.loads((metrics / f"{model}.json").read_text(encoding="utf-8"))
+        text += f"{model:8}" + "".join(f"{scores[name]:17.2f}" for name in COLUMNS) + "\n"
+    return text
 
 
 if __name__ == "__main__":

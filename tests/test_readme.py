@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from stages import results
+
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ["README.md", "README.zh.md", "CONTRIBUTING.md", "data/README.md"]
 
@@ -14,8 +16,8 @@ DOCUMENTS = ["README.md", "README.zh.md", "CONTRIBUTING.md", "data/README.md"]
 def lines(document: str) -> list[str]:
     """The command lines of the fenced and the inline code of a document."""
     text = (ROOT / document).read_text(encoding="utf-8")
-    blocks = re.findall(r"```sh\n(.*?)```", text, re.S)
-    inline = re.findall(r"`((?:make|dvc|python -m) [^`\n]+)`", re.sub(r"```.*?```", "", text, flags=re.S))
+    blocks = re.findall(r"^```sh\n(.*?)^```", text, re.S | re.M)
+    inline = re.findall(r"`((?:make|dvc|python -m) [^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.S | re.M))
     return [line.split(" #")[0].strip() for block in blocks for line in block.splitlines() if line.strip()] + inline
 
 
@@ -60,8 +62,12 @@ def test_dvc_takes_the_arguments(document):
 def test_both_readmes_show_the_same_commands_and_links():
     english, chinese = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.zh.md"))
     assert sorted(lines("README.md")) == sorted(lines("README.zh.md"))
-    numbers = [re.findall(r"```\n(.*?)```", text, re.S) for text in (english, chinese)]
-    assert numbers[0] == numbers[1]
+    shown = [
+        [block for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.S | re.M) if not language]
+        for text in (english, chinese)
+    ]
+    assert shown[0] == shown[1]
+    assert shown[0][0] == results.table(ROOT / "reports" / "metrics")
     for text in (english, chinese):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
             assert (ROOT / target).exists(), target
