@@ -70,6 +70,10 @@ lock: ## write requirements.lock anew from the ranges in pyproject.toml
 	$(BIN)/python -m pip install --quiet --group dev --requirement pyproject.toml
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
 
+.PHONY: export
+export: setup ## merge the PPO stack into one folder, TO=...
+	@python -m stages.export --model ppo --to $(or $(TO),ppo-model)
+
 .PHONY: clean
 clean: ## delete the work folder of unfinished runs
 	rm -rf .work
