@@ -152,7 +152,11 @@ def test_mistakes_are_one_line(files, monkeypatch, capsys):
 # --- the terminal ---
 
 
-CONTROLLED = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+# A program that a shell started in the background ignores SIGINT, and so do its children: a terminal's would not.
+CONTROLLED = (
+    "import fcntl, os, signal, sys, termios; signal.signal(signal.SIGINT, signal.SIG_DFL); "
+    "fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+)
 
 
 class Terminal:
