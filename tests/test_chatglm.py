@@ -21,7 +21,6 @@ from transformers import (
     StaticCache,
 )
 
-from stages.core import chatglm
 from stages.core.chatglm import convert, pair, positions, prompt
 from stages.core.chatglm.configuration import ChatGLMConfig
 from stages.core.chatglm.modeling import ChatGLMForCausalLM, positions_of, rotary_angles, rotary_frequencies
@@ -35,7 +34,6 @@ TOLERANCE = {"atol": 1e-4, "rtol": 0.0}
 # PEFT 0.21 asks a model for it by the old name, whatever the model is.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
-chatglm.register()
 torch.set_num_threads(1)
 
 
@@ -432,10 +430,29 @@ def test_reward_is_the_score_at_the_last_real_token(cases, side):
 # --- errors ---
 
 
-def test_importing_the_package_is_cheap():
-    code = "import sys, stages.core.chatglm; sys.exit(bool({'torch', 'transformers'} & sys.modules.keys()))"
-    root = Path(__file__).resolve().parents[1]
-    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import stages.core; from transformers import pipeline",
+        "from transformers import AutoModelForCausalLM; import stages.core",
+        "import stages.core; from transformers.generation import GenerationMixin",
+    ],
+)
+def test_importing_the_package_lets_transformers_load_it(imports, tiny):
+    """In a stranger's script, in whatever order; nothing heavy is imported before transformers is."""
+    light = "import sys, stages.core.chatglm; assert not {'torch', 'transformers'} & sys.modules.keys(); "
+    use = (
+        "import transformers; c, m, t = (getattr(transformers, name).from_pretrained(sys.argv[1]) "
+        "for name in ('AutoConfig', 'AutoModelForCausalLM', 'AutoTokenizer')); "
+        "print(*(type(x).__module__ for x in (c, m, t)))"
+    )
+    code = f"{light if 'transformers' not in imports.split(';')[0] else 'import sys; '}{imports}; {use}"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tiny)],
+        cwd=Path(__file__).resolve().parents[1], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    expected = [f"stages.core.chatglm.{name}" for name in ("configuration", "modeling", "tokenization")]
+    assert done.stdout.split() == expected, done.stderr
 
 
 def test_prompts_without_their_specials_are_refused(sdpa):
