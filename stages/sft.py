@@ -69,7 +69,9 @@ def main(
         lengths = [len(encoded[i].ids) for i in kept]
         order = length_order.epochs(lengths, knobs.batch_size, knobs.num_train_epochs, seed)
 
-        model = get_peft_model(origin.causal_lm(), knobs.lora.config(task_type="CAUSAL_LM"))
+        model = origin.causal_lm()
+        knobs.lora.check(model, "sft")
+        model = get_peft_model(model, knobs.lora.config(task_type="CAUSAL_LM"))
         common = supervised.arguments(knobs, origin.model.dtype, origin.model.gradient_checkpointing, seed, state)
         trainer = SFTTrainer(
             model=model,
