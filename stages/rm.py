@@ -56,6 +56,8 @@ def main(
     seed = params.load(config, "seed", int)
     knobs = params.load(config, "rm", Rm)
     pairs, held_out = records.read_pairs(train), records.read_pairs(validate)
+    origin = base_model.read(base)
+    supervised.check_processes(knobs, origin.model.dtype)
     first = supervised.is_first_process()
 
     with work.folder("rm", [seed, asdict(knobs)], [train, validate, base], first) as state:
@@ -65,7 +67,6 @@ def main(
         from trl import RewardConfig, RewardTrainer
 
         set_seed(seed)
-        origin = base_model.read(base)
         tokenizer = origin.tokenizer()
         encoded = [encode(tokenizer, pair, knobs) for pair in pairs]
         encoded_out = [encode(tokenizer, pair, knobs) for pair in held_out]

@@ -54,6 +54,8 @@ def main(
     seed = params.load(config, "seed", int)
     knobs = params.load(config, "sft", Sft)
     samples = [*records.read_samples(train), *records.read_samples(validate)]
+    origin = base_model.read(base)
+    supervised.check_processes(knobs, origin.model.dtype)
     first = supervised.is_first_process()
 
     with work.folder("sft", [seed, asdict(knobs)], [train, validate, base], first) as state:
@@ -63,7 +65,6 @@ def main(
         from trl import SFTConfig, SFTTrainer
 
         set_seed(seed)
-        origin = base_model.read(base)
         tokenizer = origin.tokenizer()
         encoded = [encode(tokenizer, sample, knobs) for sample in samples]
         dev, kept = split(len(encoded), knobs.dev_ratio, seed)

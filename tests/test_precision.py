@@ -1,4 +1,4 @@
-"""The base in its named precision; whatever trains, and every head, in float32: in memory, in the optimizer, on disk."""
+"""The base in its named precision; what trains, and each head, in float32: in memory, in the optimizer, on disk."""
 
 import csv
 import json

@@ -5,21 +5,29 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 import tiny_run
+import yaml
+
+from stages.core import supervised
+from stages.core.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 STAGES = ["sft", "rm", "ppo", "predict"]
+SCRIPT = str(ROOT / "tests" / "several_processes.py")
 
 
-def run(processes: int, inputs: Path, to: Path, stages: list[str] = STAGES) -> subprocess.CompletedProcess[str]:
+def run(
+    processes: int, inputs: Path, to: Path, stages: list[str] = STAGES, script: list[str] = [SCRIPT]
+) -> subprocess.CompletedProcess[str]:
     to.mkdir()
     return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
-         str(ROOT / "tests" / "several_processes.py"), str(inputs), str(to), *stages],
-        env=os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT),
+         *script, str(inputs), str(to), *stages],
+        env=os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
                           "COVID_DOCTOR_WORK": str(to / "work")},
         cwd=ROOT, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
@@ -59,3 +67,52 @@ def test_the_curve_is_that_of_one_process(runs, curve):
 def test_the_answers_are_those_of_one_process(runs):
     for file in ("predictions/sft.jsonl", "predict.json"):
         assert (runs[1] / file).read_bytes() == (runs[2] / file).read_bytes()
+
+
+NAN = """
+import os, runpy, sys
+from stages.core.ppo.trainer import Trainer
+
+score = Trainer._score
+def with_nan(self, rollouts):
+    return score(self, rollouts) + (float("nan") if os.environ["RANK"] == "1" and self.state.update else 0.0)
+Trainer._score = with_nan
+sys.argv[0] = sys.argv.pop(1)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_nan_on_one_process_stops_all_with_one_line(inputs, tmp_path):
+    (tmp_path / "nan.py").write_text(NAN)
+    done = run(2, inputs, tmp_path / "out", ["ppo"], script=[str(tmp_path / "nan.py"), SCRIPT])
+    assert done.returncode
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and lines[0].startswith("error: ppo update 2: `score` is not finite"), done.stderr[-3000:]
+    assert done.stderr.count(lines[0]) >= 2  # and in the launcher's summary, whose end is what one sees
+
+
+@pytest.mark.parametrize("stage", ["sft", "ppo"])
+def test_a_batch_that_cannot_be_shared_out_is_told_once(stage, inputs, tmp_path):
+    params = yaml.safe_load((inputs / "params.yaml").read_text(encoding="utf-8"))
+    params["sft"]["gradient_accumulation_steps"] = 3
+    params["ppo"] |= {"batch_size": 7, "num_mini_batches": 1}
+    odd = tmp_path / "inputs"
+    odd.mkdir()
+    for path in inputs.iterdir():
+        (odd / path.name).symlink_to(path)
+    (odd / "params.yaml").unlink()
+    (odd / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    done = run(2, odd, tmp_path / "out", [stage])
+    assert done.returncode
+    named = {"sft": "gradient_accumulation_steps is 3", "ppo": "ppo.batch_size is 7"}[stage]
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [
+        f"error: {named}, which 2 processes can't share evenly; make it a multiple of their number"
+    ]
+
+
+def test_the_parameter_alone_decides_the_precision(monkeypatch):
+    knobs = types.SimpleNamespace(gradient_accumulation_steps=1)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert supervised.check_processes(knobs, "bfloat16") == 1
+    with pytest.raises(UserError, match=r"mixed_precision bf16, but params\.yaml says model.dtype float32"):
+        supervised.check_processes(knobs, "float32")

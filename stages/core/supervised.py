@@ -52,25 +52,41 @@ class Optimization:
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
 
-def arguments(knobs: Optimization, dtype: str, gradient_checkpointing: bool, seed: int, work: Path) -> dict[str, Any]:
-    """Keyword arguments for `TrainingArguments` or a TRL config.
+def check_processes(knobs: Optimization, dtype: str) -> int:
+    """Forward passes per optimizer step on this process; quick, to be called before any weight is read.
 
     Raises:
-        UserError: the gradient accumulation can't be shared out evenly among the processes, or the GPU has no
-            bfloat16.
+        UserError: the gradient accumulation can't be shared out evenly among the processes, or their launcher asks for
+            another precision.
     """
-    import torch
-
-    if dtype == "bfloat16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
-        raise UserError(
-            f"params.yaml: model.dtype is bfloat16, which {torch.cuda.get_device_name()} lacks: use float16 or float32"
-        )
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     accumulation, rest = divmod(knobs.gradient_accumulation_steps, processes)
     if rest:
         raise UserError(
             f"gradient_accumulation_steps is {knobs.gradient_accumulation_steps}, which {processes} processes can't "
             "share evenly; make it a multiple of their number"
+        )
+    wanted = {"float16": "fp16", "bfloat16": "bf16"}.get(dtype, "no")
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched not in ("no", wanted):
+        raise UserError(
+            f"accelerate was launched with mixed_precision {launched}, but params.yaml says model.dtype {dtype}; "
+            "the parameter alone decides: set mixed_precision to `no`"
+        )
+    return accumulation
+
+
+def arguments(knobs: Optimization, dtype: str, gradient_checkpointing: bool, seed: int, work: Path) -> dict[str, Any]:
+    """Keyword arguments for `TrainingArguments` or a TRL config.
+
+    Raises:
+        UserError: see `check_processes`; or the GPU has no bfloat16.
+    """
+    import torch
+
+    if dtype == "bfloat16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+        raise UserError(
+            f"params.yaml: model.dtype is bfloat16, which {torch.cuda.get_device_name()} lacks: use float16 or float32"
         )
     return {
         "output_dir": str(work),
@@ -79,7 +95,7 @@ def arguments(knobs: Optimization, dtype: str, gradient_checkpointing: bool, see
         "train_sampling_strategy": "sequential",
         "per_device_train_batch_size": knobs.per_device_train_batch_size,
         "per_device_eval_batch_size": knobs.per_device_train_batch_size,
-        "gradient_accumulation_steps": accumulation,
+        "gradient_accumulation_steps": check_processes(knobs, dtype),
         "learning_rate": knobs.learning_rate,
         "lr_scheduler_type": knobs.lr_scheduler_type,
         "warmup_steps": knobs.warmup_ratio,  # below 1 it is a share
