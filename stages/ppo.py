@@ -60,7 +60,7 @@ def main(
             work=state_folder,
         )
         if origin.model.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
             model.enable_input_require_grads()
         state = trainer.train()
         if not accelerator.is_main_process:
