@@ -36,6 +36,9 @@ class Model:
     """Load the base in 8 or 4 bits (QLoRA); needs `pip install bitsandbytes` and a GPU."""
     gradient_checkpointing: bool
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    chatglm_first_round: Literal[0, 1]
+    """Which prompt ChatGLM-6B gets, by the number of its first round: 0 its own, which the tutorial had; 1 that of
+    ChatGLM2, which the tutorial's tool changed to later. Other models have a chat template and do not read this."""
 
     def __post_init__(self) -> None:
         if self.trust_remote_code and not model_hub.is_commit(self.revision):
@@ -64,6 +67,8 @@ class Base:
 
             _register_native_models()
             tokenizer = AutoTokenizer.from_pretrained(self.source, padding_side="left", **self._hub_arguments())
+        if hasattr(tokenizer, "round_start"):
+            tokenizer.round_start = self.model.chatglm_first_round
         if tokenizer.eos_token_id is None:
             raise UserError(f"{self.model.name}: its tokenizer has no EOS token, so an answer could never end")
         if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
