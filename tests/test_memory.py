@@ -9,6 +9,7 @@ from stages.core import imports
 from stages.core.chatglm.configuration import ChatGLMConfig
 from stages.core.lora import Lora
 
+torch.set_num_threads(1)
 CARDS = {"chatglm-6b": 24, "chatglm-6b-12gb": 12, "qwen3-0.6b": 24, "qwen3-1.7b": 24}
 """GB, as the profiles say in their first lines."""
 
