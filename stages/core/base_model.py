@@ -223,15 +223,15 @@ def _quantization(model: Model) -> dict[str, Any]:
 def _spare_token(tokenizer: Any, name: str) -> str:
     """An existing special token that can stand for padding: a new one would need a new row in the frozen embedding.
 
-    Best is one that is made for padding, then one that no text uses. The reward is read at a row's last token that is
-    no padding, so BOS will do too: it stands first.
+    Best is one that is made for padding, then one that no text of this project has. The reward is read at a row's last
+    token that is no padding, so BOS will do too: it stands first.
     """
-    special = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     candidates = [
         *(token for token in special if "pad" in token.lower()),
         tokenizer.unk_token,
-        "<|endoftext|>",
         *(token for token in special if "reserved" in token or "unused" in token),
+        *(token for token in special if token not in str(tokenizer.chat_template)),
         tokenizer.bos_token,
     ]
     for token in candidates:

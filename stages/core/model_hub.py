@@ -98,6 +98,8 @@ def _line(name: str, revision: str | None, error: BaseException) -> str | None:
     if "does not recognize this architecture" in said:
         kind = re.search(r"model type `([^`]*)`", said)
         return f"is of an architecture{f' ({kind[1]})' if kind else ''} that the installed transformers does not know"
+    if "does not support an attention implementation" in said:
+        return "has no such attention; set model.attn_implementation to eager"
     if isinstance(error, OSError | ValueError | ImportError | KeyError):
         return f"can't be loaded: {said[:400]}"
     return None
