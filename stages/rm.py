@@ -71,7 +71,8 @@ def main(
         order = length_order.epochs(lengths, knobs.batch_size, knobs.num_train_epochs, seed)
 
         model = origin.reward_model()
-        model = get_peft_model(model, knobs.lora.fit(model, "rm").config(task_type="SEQ_CLS", modules_to_save=["score"]))
+        lora = knobs.lora.fit(model, "rm").config(task_type="SEQ_CLS", modules_to_save=["score"])
+        model = get_peft_model(model, lora)
         common = supervised.arguments(knobs, origin.model.dtype, origin.model.gradient_checkpointing, seed, state)
         trainer = RewardTrainer(
             model=model,

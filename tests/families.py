@@ -41,7 +41,9 @@ class Family:
     config: dict[str, Any] = field(default_factory=dict)
 
 
-CHATML = MESSAGES + "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n" + END + "<|im_start|>assistant\n"
+CHATML = (
+    MESSAGES + "<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n" + END + "<|im_start|>assistant\n"
+)
 CHATML_PROMPT = (
     f"<|im_start|>user\n{QUESTION}<|im_end|>\n<|im_start|>assistant\n{ANSWER}<|im_end|>\n"
     f"<|im_start|>user\n{NOW}<|im_end|>\n<|im_start|>assistant\n"

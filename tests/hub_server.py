@@ -75,8 +75,7 @@ class Hub:
         files = {str(file.relative_to(folder)): file for file in sorted(folder.rglob("*")) if file.is_file()}
         if about and rest[:1] in ([], ["revision"]):
             siblings = [{"rfilename": file} for file in files]
-            return document({"id": f"{owner}/{name}", "sha": commit, "private": False, "gated": bool(repository.refuses),
-                             "siblings": siblings, "tags": [], "downloads": 0, "likes": 0})  # fmt: skip
+            return document({"id": f"{owner}/{name}", "sha": commit, "private": False, "siblings": siblings})
         if repository.refuses:
             return refusal(*repository.refuses)
         if about and rest[0] == "tree":
@@ -91,7 +90,7 @@ class Hub:
             file = files.get("/".join(rest[2:]))
             if file is None:
                 return refusal(404, "EntryNotFound", {"X-Repo-Commit": commit})
-            return 200, {"ETag": f'"{etag(file)}"', "X-Repo-Commit": commit, "Accept-Ranges": "bytes"}, file.read_bytes()
+            return 200, {"ETag": f'"{etag(file)}"', "X-Repo-Commit": commit}, file.read_bytes()
         return refusal(404, "EntryNotFound")
 
 
