@@ -83,8 +83,7 @@ def build(origin: base_model.Base, sft: Path, rm: Path, knobs: Ppo, device: Any)
     """The stack with the adapter that trains, and the names of the policy's and the reference's adapters."""
     model = stack.load(origin.causal_lm(device), [sft, rm])
     if not knobs.resume_lora_training:
-        knobs.lora.check(model, "ppo")
-        model.add_adapter("ppo", knobs.lora.config(task_type="CAUSAL_LM"))
+        model.add_adapter("ppo", knobs.lora.fit(model, "ppo").config(task_type="CAUSAL_LM"))
         return model, ["sft", "ppo"], ["sft"]
     kept = stack.lineage(sft)
     if kept.below:

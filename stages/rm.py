@@ -74,8 +74,8 @@ def main(
         order = length_order.epochs(lengths, knobs.batch_size, knobs.num_train_epochs, seed)
 
         model = reward.in_float32(origin.reward_model())
-        knobs.lora.check(model, "rm")
-        model = get_peft_model(model, knobs.lora.config(task_type="SEQ_CLS", modules_to_save=["score"]))
+        lora = knobs.lora.fit(model, "rm").config(task_type="SEQ_CLS", modules_to_save=["score"])
+        model = get_peft_model(model, lora)
         common = supervised.arguments(knobs, origin.model.dtype, origin.model.gradient_checkpointing, seed, state)
         trainer = evaluation.exact(RewardTrainer, ["loss", "accuracy", "margin"], preference_loss(knobs))(
             model=model,

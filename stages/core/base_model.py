@@ -56,17 +56,13 @@ class Base:
     files: dict[str, int]
     """Names and sizes of a local folder's files, to notice a change without hashing gigabytes."""
 
-    @property
-    def source(self) -> str:
-        return str(self.folder) if self.model.name == TINY else self.model.name
-
     def tokenizer(self) -> Any:
         """The tokenizer, padding on the left, with a pad token that is not EOS."""
         with model_hub.clear_errors(self.model.name, self.model.revision):
             from transformers import AutoTokenizer
 
             _register_native_models()
-            tokenizer = AutoTokenizer.from_pretrained(self.source, padding_side="left", **self._hub_arguments())
+            tokenizer = AutoTokenizer.from_pretrained(self._source(), padding_side="left", **self._local())
         if hasattr(tokenizer, "round_start"):
             tokenizer.round_start = self.model.chatglm_first_round
         if tokenizer.eos_token_id is None:
@@ -98,8 +94,15 @@ class Base:
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
         config = self._config()
-        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and "AutoModelForCausalLM" not in _own_code(config):
-            raise UserError(f"model.name: {self.model.name} ({config.model_type}) is no causal language model")
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            own = _own_code(config)
+            if "AutoModelForCausalLM" not in own:
+                raise UserError(f"model.name: {self.model.name} ({config.model_type}) is no causal language model")
+            if "AutoModelForSequenceClassification" not in own:
+                raise UserError(
+                    f"model.name: {self.model.name}: its own code has no AutoModelForSequenceClassification, which the "
+                    "reward model needs; choose a model that transformers knows"
+                )
         self.tokenizer()
 
     def _config(self) -> Any:
@@ -107,7 +110,7 @@ class Base:
             from transformers import AutoConfig
 
             _register_native_models()
-            return AutoConfig.from_pretrained(self.source, **self._hub_arguments())
+            return AutoConfig.from_pretrained(self._source(), **self._local())
 
     def _load(self, auto_class: Any, device: Any, **more: Any) -> Any:
         import logging
@@ -121,11 +124,11 @@ class Base:
             with model_hub.clear_errors(self.model.name, self.model.revision):
                 _register_native_models()
                 model = auto_class.from_pretrained(
-                    self.source,
+                    self._source(weights=True),
                     dtype=getattr(torch, self.model.dtype),
                     attn_implementation=self.model.attn_implementation,
                     use_safetensors=True,
-                    **self._hub_arguments(),
+                    **self._local(),
                     **_quantization(self.model),
                     **more,
                 )
@@ -136,11 +139,16 @@ class Base:
         quantized = self.model.quantization != "none"
         return model if device is None or quantized else model.to(device)
 
-    def _hub_arguments(self) -> dict[str, Any]:
-        code = {"trust_remote_code": self.model.trust_remote_code}  # left out, transformers would ask on the terminal
-        if not self.identity.startswith("hub:"):
-            return code | {"local_files_only": True}
-        return code | {"revision": self.identity.rpartition("@")[2]}
+    def _source(self, weights: bool = False) -> Path:
+        if self.model.name == TINY:
+            return self.folder
+        if self.identity.startswith("hub:"):
+            return model_hub.download(self.model.name, self.identity.rpartition("@")[2], weights)
+        return Path(self.model.name)
+
+    def _local(self) -> dict[str, Any]:
+        # Left out, transformers would ask on the terminal whether to trust.
+        return {"local_files_only": True, "trust_remote_code": self.model.trust_remote_code}
 
     def _check_files(self) -> None:
         if self.identity.startswith("local:") and _sizes(Path(self.model.name)) != self.files:
@@ -228,15 +236,15 @@ def _quantization(model: Model) -> dict[str, Any]:
 def _spare_token(tokenizer: Any, name: str) -> str:
     """An existing special token that can stand for padding: a new one would need a new row in the frozen embedding.
 
-    Best is one that is made for padding, then one that no text uses. The reward is read at a row's last token that is
-    no padding, so BOS will do too: it stands first.
+    Best is one that is made for padding, then one that no text of this project has. The reward is read at a row's last
+    token that is no padding, so BOS will do too: it stands first.
     """
-    special = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     candidates = [
         *(token for token in special if "pad" in token.lower()),
         tokenizer.unk_token,
-        "<|endoftext|>",
         *(token for token in special if "reserved" in token or "unused" in token),
+        *(token for token in special if token not in str(tokenizer.chat_template)),
         tokenizer.bos_token,
     ]
     for token in candidates:
