@@ -6,11 +6,12 @@ weights and the tokenizer too. Every later stage reads all of this from there: n
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stages.core import atomic
+from stages.core import atomic, sharding
 from stages.core.errors import UserError
 
 POINTER = "base.json"
@@ -35,10 +36,15 @@ class Model:
     """Load the base in 8 or 4 bits (QLoRA); needs `pip install bitsandbytes` and a GPU."""
     gradient_checkpointing: bool
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    fsdp: bool
+    """Several processes share the base's layers out among them (FSDP2) and fetch each when it is its turn: for a base
+    that does not fit one GPU. One process alone takes no notice."""
 
     def __post_init__(self) -> None:
         if self.trust_remote_code and not _is_commit(self.revision):
             raise ValueError("trust_remote_code runs code from the hub: pin `revision` to a full 40-digit commit")
+        if self.fsdp and self.quantization != "none":
+            raise ValueError("fsdp can't share quantized weights out: set fsdp to false, or quantization to none")
 
 
 @dataclass(frozen=True)
@@ -109,6 +115,8 @@ class Base:
             noisy.level = level
         model.requires_grad_(False)
         model.eval()
+        if self.model.fsdp and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            return sharding.shard(model, self.model.name)
         quantized = self.model.quantization != "none"
         return model if device is None or quantized else model.to(device)
 
