@@ -71,6 +71,7 @@ def make_base(folder: Path, settings: dict[str, Any]) -> tuple[base_model.Base, 
         attn_implementation="sdpa",
         quantization="none",
         gradient_checkpointing=False,
+        fsdp=False,
     )
     base_model.write_pointer(folder, model)
     return base_model.read(folder), tokenizer, network

@@ -476,7 +476,7 @@ class Trainer:
         import json
 
         self.state = State(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
-        weights = load_file(folder / "trained.safetensors", device=str(self.device))
+        weights = load_file(folder / "trained.safetensors")
         with torch.no_grad():
             for name, parameter in self.trained.items():
                 parameter.copy_(weights[name])
