@@ -74,6 +74,7 @@ def make_base(folder: Path, settings: dict[str, Any]) -> tuple[base_model.Base, 
         attn_implementation="sdpa",
         quantization="none",
         gradient_checkpointing=False,
+        fsdp=False,
         chatglm_first_round=0,
     )
     base_model.write_pointer(folder, model)

@@ -94,6 +94,7 @@ def main(
         if len(trainer.train_dataset) != len(order):
             raise RuntimeError(f"the trainer took {len(trainer.train_dataset)} of {len(order)} pairs")
         supervised.train(trainer, state)
+        judged = judge(trainer.model, encoded_out, held_out, tokenizer.pad_token_id)  # on all: a base may be sharded
         if not first:
             return
 
@@ -103,7 +104,6 @@ def main(
         curves.write(curve, CURVE, rows)
         curves.write(eval_curve, ("step", "epoch", *EVAL_CURVE.values()), evals)
 
-        judged = judge(trainer.model, encoded_out, held_out, tokenizer.pad_token_id)
         atomic.write_jsonl(scores, judged)
         margins = [row["chosen"] - row["rejected"] for row in judged]
         shorter = [m for m, row in zip(margins, judged, strict=True) if row["chosen_length"] <= row["rejected_length"]]

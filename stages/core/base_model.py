@@ -6,12 +6,13 @@ weights and the tokenizer too. Every later stage reads all of this from there: n
 
 import hashlib
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stages.core import atomic, classifier, model_hub
+from stages.core import atomic, classifier, model_hub, sharding
 from stages.core.errors import UserError
 
 POINTER = "base.json"
@@ -36,6 +37,9 @@ class Model:
     """Load the base in 8 or 4 bits (QLoRA); needs `pip install bitsandbytes` and a GPU."""
     gradient_checkpointing: bool
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    fsdp: bool
+    """Several processes share the base's layers out among them (FSDP2) and fetch each when it is its turn: for a base
+    that does not fit one GPU. One process alone takes no notice."""
     chatglm_first_round: Literal[0, 1]
     """Which prompt ChatGLM-6B gets, by the number of its first round: 0 its own, which the tutorial had; 1 that of
     ChatGLM2, which the tutorial's tool changed to later. Other models have a chat template and do not read this."""
@@ -43,6 +47,8 @@ class Model:
     def __post_init__(self) -> None:
         if self.trust_remote_code and not model_hub.is_commit(self.revision):
             raise ValueError("trust_remote_code runs code from the hub: pin `revision` to a full 40-digit commit")
+        if self.fsdp and self.quantization != "none":
+            raise ValueError("fsdp can't share quantized weights out: set fsdp to false, or quantization to none")
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,8 @@ class Base:
             noisy.level = level
         model.requires_grad_(False)
         model.eval()
+        if self.model.fsdp and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            return sharding.shard(model, self.model.name)
         quantized = self.model.quantization != "none"
         return model if device is None or quantized else model.to(device)
 
