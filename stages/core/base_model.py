@@ -191,8 +191,8 @@ def write_pointer(folder: Path, model: Model) -> None:
             raise UserError(f"model.name: {model.name} has no config.json: it is not a model folder")
         if not list(local.glob(model_hub.WEIGHTS)):
             raise UserError(
-                f"model.name: {model.name} has no {model_hub.WEIGHTS}: pickled weights are not loaded; "
-                "convert them first"
+                f"model.name: {model.name} has no {model_hub.WEIGHTS}, and pickled weights are not loaded; "
+                f"{_mend(local)}"
             )
         identity, files = f"local:{_content_hash(local)}", _sizes(local)
     elif "/" not in model.name or model.name.startswith((".", "/", "~")):
@@ -200,6 +200,17 @@ def write_pointer(folder: Path, model: Model) -> None:
     else:
         identity = f"hub:{model.name}@{model_hub.resolve(model.name, model.revision)}"
     atomic.write_json(folder / POINTER, {"identity": identity, "model": asdict(model), "files": files})
+
+
+def _mend(local: Path) -> str:
+    """What to do about a folder with pickled weights."""
+    try:
+        chatglm = json.loads((local / "config.json").read_text(encoding="utf-8")).get("model_type") == "chatglm"
+    except json.JSONDecodeError:
+        chatglm = False
+    if chatglm:
+        return f"run `python -m stages.core.chatglm.convert {local} NEW_FOLDER` once and set model.name to NEW_FOLDER"
+    return "convert them first"
 
 
 def _register_native_models() -> None:
