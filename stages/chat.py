@@ -74,7 +74,7 @@ def main(
             )
 
         if interactive:
-            print(f"\nOn {origin.model.name}: ", end="")
+            print(f"\n{' and '.join(names)} on {origin.model.name}. /help lists the commands.")
             Repl(speakers, names, folders, ask, NOTICE).run()
         else:
             answer_lines(names, ask)

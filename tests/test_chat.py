@@ -174,7 +174,8 @@ def test_ctrl_c_waits_where_it_would_do_harm():
             time.sleep(0.01)
             done.append("to the end")
 
-    pytest.raises(KeyboardInterrupt, work)
+    with pytest.raises(KeyboardInterrupt):
+        work()
     assert done == ["to the end"]
 
 

@@ -43,7 +43,6 @@ class Repl:
 
     def run(self) -> None:
         terminal.prepare()
-        print(f"{self._who()}. /help lists the commands.")
         while True:
             try:
                 text = terminal.read_message("\n> ")
@@ -85,7 +84,7 @@ class Repl:
                 if reply.cut_tokens:
                     print(f"(the last {reply.cut_tokens} tokens of the question did not fit)")
                 elif reply.dropped_rounds:
-                    print(f"(the first {reply.dropped_rounds} rounds no longer fit and were left out)")
+                    print(f"({reply.dropped_rounds} of the first rounds left out: they no longer fit)")
             if said:
                 answers[str(name)] = "".join(said)
         self._asked += 1
@@ -114,7 +113,7 @@ class Repl:
         except FileNotFoundError as error:
             raise UserError(f"{error.filename}: no such file; run `dvc repro` to train it") from None
         self._names = names
-        print(f"({self._who()})")
+        print(f"({' and '.join(names)})")
 
     def _save(self, file: Path) -> None:
         rounds = [asdict(each) for each in self._conversation.rounds]
@@ -125,6 +124,3 @@ class Repl:
         except OSError as error:
             raise UserError(f"{file} can't be written: {error.strerror}; name another file") from None
         print(f"({len(rounds)} {'round' if len(rounds) == 1 else 'rounds'} written to {file})")
-
-    def _who(self) -> str:
-        return " and ".join(self._names)
