@@ -44,6 +44,7 @@ def main(
     if model.name != base_model.TINY:  # nothing to train: resolve the name and say where the model is
         with atomic.folder(to) as folder:
             base_model.write_pointer(folder, model)
+            base_model.read(folder).check()
         curves.write(curve, CURVE, [])
         curves.write(eval_curve, EVAL_CURVE, [])
         atomic.write_json(metrics, {"trained": False, "identity": base_model.read(to).identity})

@@ -60,7 +60,7 @@ def main(
             work=state_folder,
         )
         if origin.model.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
             model.enable_input_require_grads()
         state = trainer.train()
         if not accelerator.is_main_process:
@@ -83,6 +83,7 @@ def build(origin: base_model.Base, sft: Path, rm: Path, knobs: Ppo, device: Any)
     """The stack with the adapter that trains, and the names of the policy's and the reference's adapters."""
     model = stack.load(origin.causal_lm(device), [sft, rm])
     if not knobs.resume_lora_training:
+        knobs.lora.check(model, "ppo")
         model.add_adapter("ppo", knobs.lora.config(task_type="CAUSAL_LM"))
         return model, ["sft", "ppo"], ["sft"]
     kept = stack.lineage(sft)

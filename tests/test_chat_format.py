@@ -59,8 +59,58 @@ def test_then_the_end_of_the_question(tokenizer):
 
 @pytest.mark.parametrize("length", range(24, 36))
 def test_a_cut_question_stays_within_the_limit_at_any_length(tokenizer, length):
-    found = encode_prompt(tokenizer, [], "体温三十八度二，嗓子有点疼，" * 4, length)
-    assert length - 3 <= len(found.ids) <= length
+    question = "体温三十八度二，嗓子有点疼，" * 4
+    found = encode_prompt(tokenizer, [], question, length)
+    assert length - 5 <= len(found.ids) <= length  # of a character's three or four tokens all go, or none
+    kept = text_of(tokenizer, found).split("\n")[1].removesuffix("<|im_end|>")
+    assert kept and question.startswith(kept)
+
+
+@pytest.mark.parametrize("length", range(2, 12))
+def test_a_cut_answer_ends_with_a_whole_character(tokenizer, length):
+    answer = "嗓子有点疼🤒"
+    found = encode_answer(tokenizer, answer, length)
+    assert len(found.ids) <= length and found.ids[-1] == tokenizer.eos_token_id
+    assert answer.startswith(tokenizer.decode(found.ids[:-1]))
+    assert found.cut_tokens == len(tokenizer.encode(answer)) - (len(found.ids) - 1) > 0
+
+
+def test_a_typed_replacement_sign_is_kept(tokenizer):
+    text = "疼" + "\ufffd" * 3
+    assert encode_answer(tokenizer, text, 50).ids == [*tokenizer.encode(text), tokenizer.eos_token_id]
+    cut = encode_answer(tokenizer, text, len(tokenizer.encode(text)))
+    assert text.startswith(tokenizer.decode(cut.ids[:-1])) and cut.cut_tokens
+
+
+def test_the_plain_template_starts_as_the_tokenizer_starts_a_text(tokenizer, monkeypatch):
+    from tokenizers.processors import TemplateProcessing
+
+    plain = encode_prompt(tokenizer, [], "现在呢？<|im_end|>", 500)
+    adds_bos = tiny.tokenizer(tiny_models.TEXTS, tiny_models.ARCHITECTURE)
+    bos = adds_bos.convert_tokens_to_ids("<|endoftext|>")
+    adds_bos.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<|endoftext|> $A <|im_end|>", special_tokens=[("<|endoftext|>", bos), ("<|im_end|>", 3)]
+    )
+    assert adds_bos.encode("a") == [bos, *tokenizer.encode("a"), 3]
+    assert encode_prompt(adds_bos, [], "现在呢？<|im_end|>", 500) == plain  # its template says all
+    monkeypatch.setattr(tokenizer, "chat_template", None)
+    monkeypatch.setattr(adds_bos, "chat_template", None)
+    for question in ("现在呢？", "现在<|im_end|>呢？"):
+        expected = [bos, *encode_prompt(tokenizer, HISTORY, question, 500).ids]
+        assert encode_prompt(adds_bos, HISTORY, question, 500).ids == expected
+
+
+def test_a_template_that_writes_the_date_gives_the_same_prompt_every_day(tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer, "chat_template", """
+        {%- macro day() %}{{ strftime_now('%d %b %Y') }}{% endmacro -%}
+        {{ day() }}{{ messages[0].content }}""")
+    assert text_of(tokenizer, encode_prompt(tokenizer, [], "疼", 500)) == "26 Jul 2024疼"
+
+
+def test_one_of_several_named_templates_is_the_default(tokenizer, monkeypatch):
+    named = {"default": "一{{ messages[0].content }}", "tool_use": "二{{ messages[0].content }}"}
+    monkeypatch.setattr(tokenizer, "chat_template", named)
+    assert text_of(tokenizer, encode_prompt(tokenizer, [], "疼", 500)) == "一疼"
 
 
 def test_an_answer_ends_with_eos_and_is_cut_at_its_own_limit(tokenizer):

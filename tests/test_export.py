@@ -135,7 +135,7 @@ def test_chatglm(tmp_path):
     assert "second\ngeneration" in card and "vllm serve ./" not in card and "MODEL_LICENSE" in card
 
     code = card.split("```python\n")[1].split("```")[0]
-    assert "chatglm.register()" in code
+    assert "import stages.core" in code
     code = code.replace("print(doctor(messages)", "print(doctor(messages, do_sample=False, max_new_tokens=24)")
     environment = {"PYTHONPATH": str(imports.ROOT), "OMP_NUM_THREADS": "1", "PATH": "", "HF_HUB_OFFLINE": "1"}
     said = subprocess.run(

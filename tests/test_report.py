@@ -75,7 +75,8 @@ def write_run(root: Path, count: int = 40, updates: int = 60, pairs: int = 80) -
         held_out.append(scores_of | {"chosen_length": better, "rejected_length": worse})
     put(root / "scores/rm.jsonl", held_out)
     for name in inputs.DOCUMENTS:
-        put(root / f"metrics/{name}.json", {"nested": {name: HOSTILE, "sha256": "ab" * 32}, "count": 3})
+        document = {"nested": {name: HOSTILE, "sha256": "ab" * 32}, "count": 3}
+        put(root / f"metrics/{name}.json", document | measured(name))
     for name, columns in inputs.CURVES.items():
         rows = updates if not name.endswith("_eval") else 8
         lines = [",".join(columns)]
@@ -93,10 +94,20 @@ def write_run(root: Path, count: int = 40, updates: int = 60, pairs: int = 80) -
         **{name: root / name for name in ("predictions", "scores", "metrics", "curves")},
         "page": root / "index.html",
         "summary": root / "summary.md",
-        "plot": root / "models.csv",
+        "headline": root / "metrics.json",
+        "plots": root / "plots",
         "config": root / "params.yaml",
         "defaults": root / "defaults.yaml",
     }
+
+
+def measured(document: str) -> dict[str, Any]:
+    """What the report reads from a training stage's metrics; the sft stage of this run measured nothing."""
+    return {
+        "train_base": {"eval_loss": 1.25},
+        "train_rm": {"eval_loss": 1.25, "eval_accuracy": 0.75},
+        "train_ppo": {"last": {"score": 0.5, "entropy": 1.0}},
+    }.get(document, {})
 
 
 def put(path: Path, value: Any) -> None:
@@ -160,22 +171,48 @@ def test_each_sentence_says_the_same_in_both_languages():
 
 
 def test_same_inputs_same_bytes(options, tmp_path):
-    names = ("page", "summary", "plot")
+    names = ("page", "summary", "headline", "plots")
     again = options | {name: tmp_path / options[name].name for name in names}
     main(**again)
-    for name in names:
-        assert again[name].read_bytes() == options[name].read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["index.html", "models.csv", "summary.md"]
+    written = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    assert [path.name for path in written] == [
+        "index.html", "metrics.json", "losses.csv", "models.csv", "ppo.csv", "summary.md"
+    ]  # fmt: skip
+    for path in written:
+        assert (tmp_path / path).read_bytes() == (options["page"].parent / path).read_bytes()
 
 
 def test_summary_and_plot_tell_the_story(options):
     summary = options["summary"].read_text(encoding="utf-8")
     assert "SFT raised ROUGE-L from" in summary and "Over 60 updates the reward went from" in summary
     assert "| ROUGE-L | " in summary and "9.95 → 17.63" in summary and str(options["page"].parent) not in summary
-    with options["plot"].open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 30 and set(rows[0]) == {"model", "metric", "value", "low", "high"}
-    assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in rows)
+
+
+def test_what_git_keeps_of_a_run(options):
+    def table(name):
+        with (options["plots"] / f"{name}.csv").open(encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    models = table("models")
+    assert len(models) == 30 and all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in models)
+    headline = json.loads(options["headline"].read_text(encoding="utf-8"))
+    for row in models:
+        assert headline[row["model"]][row["metric"]] == pytest.approx(float(row["value"]), rel=1e-5, abs=1e-4)
+    assert headline["eval_loss"] == {"base": 1.25, "rm": 1.25}, "one that was not measured is left out"
+    assert headline["reward_model"] == {"accuracy": 0.75}
+    assert headline["rollouts"] == {"score": 0.5}
+    losses = table("losses")
+    assert len(losses) == sum(len(table_of(options, f"{stage}{part}")) for stage in ("base", "sft", "rm")
+                              for part in ("", "_eval"))
+    assert losses[-1] == {"stage": "rm", "part": "eval", "step": "8"} | {
+        "loss": table_of(options, "rm_eval")[-1]["eval_loss"]
+    }
+    assert table("ppo") == table_of(options, "ppo")
+
+
+def table_of(options, curve):
+    with (options["curves"] / f"{curve}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def test_page_escapes_data_asks_for_nothing_and_stays_small(tmp_path):

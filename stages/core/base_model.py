@@ -6,16 +6,16 @@ weights and the tokenizer too. Every later stage reads all of this from there: n
 
 import hashlib
 import json
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stages.core import atomic
+from stages.core import atomic, classifier, model_hub
 from stages.core.errors import UserError
 
 POINTER = "base.json"
 TINY = "tiny"
-WEIGHTS = "*.safetensors"
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Model:
     revision: str | None
     """Branch, tag or commit on the hub; resolved to a commit and recorded."""
     trust_remote_code: bool
-    """Run the model repository's own code. Needs `revision` to be a full commit."""
+    """Run the model repository's own code. Needs `revision` to be a full commit (with a local folder, the commit that
+    it is a copy of)."""
     dtype: Literal["float32", "bfloat16", "float16"]
     """Precision of the frozen weights; LoRA weights and heads stay in float32."""
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2"]
@@ -35,9 +36,12 @@ class Model:
     """Load the base in 8 or 4 bits (QLoRA); needs `pip install bitsandbytes` and a GPU."""
     gradient_checkpointing: bool
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    chatglm_first_round: Literal[0, 1]
+    """Which prompt ChatGLM-6B gets, by the number of its first round: 0 its own, which the tutorial had; 1 that of
+    ChatGLM2, which the tutorial's tool changed to later. Other models have a chat template and do not read this."""
 
     def __post_init__(self) -> None:
-        if self.trust_remote_code and not _is_commit(self.revision):
+        if self.trust_remote_code and not model_hub.is_commit(self.revision):
             raise ValueError("trust_remote_code runs code from the hub: pin `revision` to a full 40-digit commit")
 
 
@@ -58,11 +62,13 @@ class Base:
 
     def tokenizer(self) -> Any:
         """The tokenizer, padding on the left, with a pad token that is not EOS."""
-        with _clear_errors(self.model):
+        with model_hub.clear_errors(self.model.name, self.model.revision):
             from transformers import AutoTokenizer
 
             _register_native_models()
             tokenizer = AutoTokenizer.from_pretrained(self.source, padding_side="left", **self._hub_arguments())
+        if hasattr(tokenizer, "round_start"):
+            tokenizer.round_start = self.model.chatglm_first_round
         if tokenizer.eos_token_id is None:
             raise UserError(f"{self.model.name}: its tokenizer has no EOS token, so an answer could never end")
         if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
@@ -79,11 +85,29 @@ class Base:
 
     def reward_model(self, device: Any = None) -> Any:
         """The same trunk with a scalar `score` head in float32, initialised at random (seed first)."""
-        from transformers import AutoModelForSequenceClassification
-
-        model = self._load(AutoModelForSequenceClassification, device, num_labels=1)
+        model = self._load(classifier.of(self._config()), device, num_labels=1)
         model.score.float()
         return model
+
+    def check(self) -> None:
+        """Read the configuration and the tokenizer, so that a model of no use ends the stage that resolves it.
+
+        Raises:
+            UserError: no causal language model, of an unknown architecture, damaged, or without a usable tokenizer.
+        """
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+        config = self._config()
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and "AutoModelForCausalLM" not in _own_code(config):
+            raise UserError(f"model.name: {self.model.name} ({config.model_type}) is no causal language model")
+        self.tokenizer()
+
+    def _config(self) -> Any:
+        with model_hub.clear_errors(self.model.name, self.model.revision):
+            from transformers import AutoConfig
+
+            _register_native_models()
+            return AutoConfig.from_pretrained(self.source, **self._hub_arguments())
 
     def _load(self, auto_class: Any, device: Any, **more: Any) -> Any:
         import logging
@@ -97,7 +121,7 @@ class Base:
         noisy = logging.getLogger("transformers.modeling_utils")
         level, noisy.level = noisy.level, logging.ERROR  # says that `score` is new, which is the point
         try:
-            with _clear_errors(self.model):
+            with model_hub.clear_errors(self.model.name, self.model.revision):
                 _register_native_models()
                 model = auto_class.from_pretrained(
                     self.source,
@@ -116,10 +140,10 @@ class Base:
         return model if device is None or quantized else model.to(device)
 
     def _hub_arguments(self) -> dict[str, Any]:
+        code = {"trust_remote_code": self.model.trust_remote_code}  # left out, transformers would ask on the terminal
         if not self.identity.startswith("hub:"):
-            return {"local_files_only": True}
-        commit = self.identity.rpartition("@")[2]
-        return {"revision": commit, "trust_remote_code": self.model.trust_remote_code}
+            return code | {"local_files_only": True}
+        return code | {"revision": self.identity.rpartition("@")[2]}
 
     def _check_files(self) -> None:
         if self.identity.startswith("local:") and _sizes(Path(self.model.name)) != self.files:
@@ -152,69 +176,28 @@ def write_pointer(folder: Path, model: Model) -> None:
         local = Path(model.name)
         if not (local / "config.json").is_file():
             raise UserError(f"model.name: {model.name} has no config.json: it is not a model folder")
-        if not list(local.glob(WEIGHTS)):
+        if not list(local.glob(model_hub.WEIGHTS)):
             raise UserError(
-                f"model.name: {model.name} has no *.safetensors: pickled weights are not loaded; convert them first"
+                f"model.name: {model.name} has no {model_hub.WEIGHTS}: pickled weights are not loaded; "
+                "convert them first"
             )
         identity, files = f"local:{_content_hash(local)}", _sizes(local)
-    else:
-        identity = f"hub:{model.name}@{_resolve_commit(model)}"
-    atomic.write_json(folder / POINTER, {"identity": identity, "model": asdict(model), "files": files})
-
-
-def _resolve_commit(model: Model) -> str:
-    if "/" not in model.name or model.name.startswith((".", "/", "~")):
+    elif "/" not in model.name or model.name.startswith((".", "/", "~")):
         raise UserError(f"model.name: {model.name} is not `{TINY}`, an existing folder, or a hub id owner/name")
-    if _is_commit(model.revision):
-        return str(model.revision)
-    with _clear_errors(model):
-        from huggingface_hub import HfApi
-
-        return str(HfApi().model_info(model.name, revision=model.revision).sha)
-
-
-class _clear_errors:
-    """Turn what a model hub or loader raises for a missing, gated or unreachable model into one line with the mend."""
-
-    def __init__(self, model: Model):
-        self.model = model
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-        if error is None or isinstance(error, UserError) or not isinstance(error, Exception):
-            return
-        chain: list[BaseException] = []
-        seen: BaseException | None = error
-        while seen is not None and len(chain) < 10:
-            chain.append(seen)
-            seen = seen.__cause__ or seen.__context__
-        names = {cls.__name__ for e in chain for cls in type(e).__mro__}
-        name = self.model.name
-        if "GatedRepoError" in names:
-            line = f"{name} is gated: accept its terms on its page, then `hf auth login` or set HF_TOKEN"
-        elif "RevisionNotFoundError" in names:
-            line = f"{name} has no revision {self.model.revision}; correct model.revision"
-        elif "RepositoryNotFoundError" in names:
-            line = f"{name} was not found on the hub (or is private: `hf auth login`); correct model.name"
-        elif names & {"ConnectionError", "ConnectError", "OfflineModeIsEnabled", "LocalEntryNotFoundError", "Timeout",
-                      "TimeoutException", "TransportError", "ProxyError"}:
-            line = (
-                f"{name} can't be fetched: no network. Download it where there is one (`hf download {name}`) and set "
-                "model.name to that folder"
-            )
-        elif isinstance(error, OSError | ValueError | ImportError | KeyError):
-            line = f"{name} can't be loaded: {' '.join(str(error).split())[:400]}"
-        else:
-            return
-        raise UserError(f"model.name: {line}") from error
+    else:
+        identity = f"hub:{model.name}@{model_hub.resolve(model.name, model.revision)}"
+    atomic.write_json(folder / POINTER, {"identity": identity, "model": asdict(model), "files": files})
 
 
 def _register_native_models() -> None:
     from stages.core import chatglm
 
     chatglm.register()
+
+
+def _own_code(config: Any) -> dict[str, Any]:
+    """The classes that the model's repository brings along: the `Auto…` class → where its own stands."""
+    return getattr(config, "auto_map", None) or {}
 
 
 def _plain_generation_config(model: Any) -> Any:
@@ -246,15 +229,23 @@ def _quantization(model: Model) -> dict[str, Any]:
 
 
 def _spare_token(tokenizer: Any, name: str) -> str:
-    """An existing special token that can stand for padding: a new one would need a new row in the frozen embedding."""
-    for token in (tokenizer.unk_token, "<|endoftext|>", "<|finetune_right_pad_id|>", "<|reserved_special_token_0|>"):
+    """An existing special token that can stand for padding: a new one would need a new row in the frozen embedding.
+
+    Best is one that is made for padding, then one that no text uses. The reward is read at a row's last token that is
+    no padding, so BOS will do too: it stands first.
+    """
+    special = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    candidates = [
+        *(token for token in special if "pad" in token.lower()),
+        tokenizer.unk_token,
+        "<|endoftext|>",
+        *(token for token in special if "reserved" in token or "unused" in token),
+        tokenizer.bos_token,
+    ]
+    for token in candidates:
         if token and token in tokenizer.get_vocab() and token != tokenizer.eos_token:
             return str(token)
     raise UserError(f"{name}: its tokenizer has no token apart from EOS that could serve as padding")
-
-
-def _is_commit(revision: str | None) -> bool:
-    return revision is not None and len(revision) == 40 and all(c in "0123456789abcdef" for c in revision)
 
 
 def _model_files(folder: Path) -> list[Path]:
@@ -266,6 +257,8 @@ def _sizes(folder: Path) -> dict[str, int]:
 
 
 def _content_hash(folder: Path) -> str:
+    if (size := sum(_sizes(folder).values())) > 2**30:
+        print(f"{folder}: reading {size / 2**30:.1f} GiB once, to record what the model is", file=sys.stderr)
     digest = hashlib.sha256()
     for path in _model_files(folder):
         digest.update(path.name.encode())

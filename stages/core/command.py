@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from stages.core import atomic, work
@@ -49,10 +50,20 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         if os.environ.get("COVID_DOCTOR_TRACEBACK"):
             raise cause
         _end_bars()
-        print(f"error: {message}", file=sys.stderr)
+        _tell(f"error: {message}")
         raise SystemExit(1)
 
     return run
+
+
+def _tell(line: str) -> None:
+    """Print the line; of several processes only the first does, if it has come to the same error."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(3)  # it ends meanwhile, and its launcher then ends this one
+    print(line, file=sys.stderr, flush=True)
+    report = os.environ.get("TORCHELASTIC_ERROR_FILE")  # what torch's launcher shows as the cause in its summary
+    if report:
+        atomic.write_json(Path(report), {"message": {"message": line, "extraInfo": {"timestamp": int(time.time())}}})
 
 
 def _quiet() -> None:

@@ -61,7 +61,7 @@ def save(model: Any, adapter: str, name: str, base: Base, below: Sequence[Path],
         sha256=hash_path(to / WEIGHTS),
         base=base.identity,
         below={(r := lineage(folder)).adapter: r.sha256 for folder in below},
-        environment=environment.describe(base.model.dtype),
+        environment=environment.describe(base.model),
     )
     atomic.write_json(to / LINEAGE, record.__dict__)
 
@@ -183,7 +183,7 @@ def merged(model: Any, only_if: bool = True) -> Iterator[None]:
                     start=torch.zeros((), dtype=weight.dtype, device=weight.device),
                 )
                 saved.append((layer, weight.data))
-                weight.data = weight.data + delta.to(weight.dtype)
+                weight.data = (weight.data + delta).to(weight.dtype)  # LoRA is float32: one rounding
                 layer.merged_adapters.extend(layer.active_adapters)
         yield
     finally:

@@ -166,7 +166,7 @@ class Trainer:
                     self.state.kl_coef, log["kl"], self.knobs.kl_target, self.knobs.kl_horizon, self.knobs.batch_size
                 )
         for name, value in log.items():
-            self._finite(name, torch.tensor(value))
+            self._finite(name, torch.tensor(value, device=self.device))
         self.state.update += 1
         row = {"step": self.state.update, "episodes": self.state.update * self.knobs.batch_size} | log
         self.state.rows.append({name: row[name] for name in CURVE})
@@ -363,9 +363,10 @@ class Trainer:
                 self.knobs.cliprange_value,
             )
             loss = (found.policy + self.knobs.vf_coef * found.value) / tokens
-            self._finite("loss", loss)
             (loss * self.loss_scale).backward()
             sums += torch.stack(list(found)).detach().double()
+        sums = self._sum(sums)
+        self._finite("loss", sums)  # before the gradient: the first that is not finite gives the error its name
         gradients = torch.cat([self._gradient(p).flatten() for p in self.trained.values()])
         gradients = self._sum(gradients) / self.loss_scale
         norm = float(gradients.norm())
@@ -377,7 +378,7 @@ class Trainer:
             parameter.grad = gradients[start : start + parameter.numel()].view_as(parameter).to(parameter.dtype)
             start += parameter.numel()
         self.optimizer.step()
-        return (self._sum(sums) / tokens).tolist(), norm
+        return (sums / tokens).tolist(), norm
 
     def _gradient(self, parameter: nn.Parameter) -> Tensor:
         return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.float()
@@ -410,7 +411,8 @@ class Trainer:
         return mean, self._sum((((x - mean) * mask) ** 2).sum()) / count
 
     def _finite(self, name: str, tensor: Tensor) -> None:
-        if not bool(torch.isfinite(tensor).all()):
+        """Every process calls it with its own tensor, so that all of them stop where one must."""
+        if self._sum(tensor.isfinite().logical_not().sum()).item():
             raise UserError(
                 f"ppo update {self.state.update + 1}: `{name}` is not finite. The last checkpoint is kept; lower "
                 "ppo.learning_rate, or use bfloat16 or float32 instead of float16"
