@@ -122,8 +122,11 @@ class Base:
         import logging
 
         import torch
+        from transformers.utils.logging import set_tqdm_hook
 
         self._check_files()
+        # Downloads keep their bars; reading weights that are here does not need one.
+        set_tqdm_hook(lambda bar, args, kwargs: bar(*args, **(kwargs | {"disable": True})))
         noisy = logging.getLogger("transformers.modeling_utils")
         level, noisy.level = noisy.level, logging.ERROR  # says that `score` is new, which is the point
         try:
