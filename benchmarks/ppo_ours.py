@@ -19,7 +19,6 @@ import transformers
 
 from benchmarks.measure import Meter
 from stages.core import base_model, reward
-from stages.core.generation import eos_ids
 from stages.core.lora import Lora
 from stages.core.ppo.knobs import Ppo
 from stages.core.ppo.trainer import Trainer
@@ -100,7 +99,7 @@ def make(folder: Path, settings: dict[str, Any], work: Path) -> Trainer:
         reference=reference,
         reward_head=reward.load_head(folder / "reward", accelerator.device),
         prompts=json.loads((folder / "prompts.json").read_text(encoding="utf-8")),
-        eos=eos_ids(model, tokenizer),
+        eos=[len(tokenizer)],  # never sampled: all responses get the full length, as they do in TRL without a stop token
         pad=tokenizer.pad_token_id,
         knobs=knobs,
         seed=settings["seed"],

@@ -35,6 +35,9 @@ def main(folder: Path, settings: dict[str, Any]) -> None:
         for dialogue in json.loads(DATA.read_text(encoding="utf-8"))
         for sample in dialogues.to_samples(dialogue, str(DATA))[0]
     ]
+    # As many as one update answers, from short to long: so every update of either side answers the very same prompts.
+    prompts.sort(key=len)
+    prompts = [prompts[(2 * i + 1) * len(prompts) // (2 * settings["batch_size"])] for i in range(settings["batch_size"])]
     (folder / "prompts.json").write_text(json.dumps(prompts), encoding="utf-8")
     (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     mean = sum(map(len, prompts)) / len(prompts)
@@ -71,6 +74,8 @@ def make_base(folder: Path, settings: dict[str, Any]) -> tuple[base_model.Base, 
         attn_implementation="sdpa",
         quantization="none",
         gradient_checkpointing=False,
+        fsdp=False,
+        chatglm_first_round=0,
     )
     base_model.write_pointer(folder, model)
     return base_model.read(folder), tokenizer, network

@@ -91,7 +91,7 @@ def main(folder: Path) -> None:
             reward_model=score,
             value_model=value,
             train_dataset=data,
-            eval_dataset=data.select(range(8)),
+            eval_dataset=data,
             data_collator=DataCollatorWithPadding(tokenizer),
             peft_config=LoraConfig(
                 r=settings["lora_r"], lora_alpha=settings["lora_r"], target_modules="all-linear", task_type="CAUSAL_LM"

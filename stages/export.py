@@ -49,7 +49,8 @@ def main(
         model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
         card = model_card.text(model, origin, adapters, parameters, scores, model_type, to.name)
         atomic.write_text(folder / "README.md", card)
-    print(f"{to}: written; its README.md says how to use and serve it")
+    native = "; transformers loads it only after `import stages.core`" if model_type == model_card.CHATGLM else ""
+    print(f"{to}: written; its README.md says how to use and serve it{native}")
 
 
 def check_free(to: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.core import atomic, base_model, chat_format, curves, params, records, reward, stack, work
+from stages.core import atomic, base_model, chat_format, curves, params, processes, records, reward, stack, work
 from stages.core.command import command
 from stages.core.errors import UserError
 from stages.core.ppo.knobs import Ppo
@@ -34,10 +34,9 @@ def main(
     stack.resolve(origin, [rm])
     stack.resolve(origin, [sft])  # a stack that does not fit ends here, before any weight is read
 
-    from accelerate import Accelerator
     from transformers import set_seed
 
-    accelerator = Accelerator()
+    accelerator = processes.join()
     with work.folder("ppo", [seed, asdict(knobs)], [train, base, sft, rm], accelerator.is_main_process) as state_folder:
         from stages.core.generation import eos_ids
         from stages.core.ppo.trainer import CURVE, Trainer
@@ -60,7 +59,7 @@ def main(
             work=state_folder,
         )
         if origin.model.gradient_checkpointing:
-            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
             model.enable_input_require_grads()
         state = trainer.train()
         if not accelerator.is_main_process:

@@ -1,4 +1,4 @@
-"""What the other stages wrote → one page for a browser, one summary for a pull request, one plot for DVC.
+"""What the other stages wrote → one page for a browser, one summary for a pull request, and what Git keeps of a run.
 
     python -m stages.report --help
 """
@@ -37,7 +37,8 @@ def main(
     curves: Annotated[Path, typer.Option(help="folder of the training curves")],
     page: Annotated[Path, typer.Option(help="the page (HTML)")],
     summary: Annotated[Path, typer.Option(help="the summary (Markdown)")],
-    plot: Annotated[Path, typer.Option(help="scores of the three models (CSV)")],
+    headline: Annotated[Path, typer.Option(help="the numbers to compare runs by (JSON)")],
+    plots: Annotated[Path, typer.Option(help="folder of the tables that DVC plots (CSV)")],
     config: Annotated[Path, typer.Option("--params", help="parameters")],
     defaults: Annotated[Path | None, typer.Option(help="the parameters' defaults, to tell what differs")] = None,
 ) -> None:
@@ -48,7 +49,7 @@ def main(
     from plotly.offline import get_plotlyjs
 
     from stages.core import atomic
-    from stages.core.page import comparison, document, figures, health, inputs, reward_model, verdict
+    from stages.core.page import comparison, document, figures, health, inputs, kept, reward_model, verdict
     from stages.core.page import summary as short
 
     # What was found: three models on the same samples, the reward model on held-out pairs, the curves.
@@ -69,7 +70,12 @@ def main(
     html = document.render(run, compared, answers, checks, drawn, get_plotlyjs(), knobs.language)
     atomic.write_bytes(page, html)
     atomic.write_text(summary, short.markdown(compared, answers, knobs.language))
-    atomic.write_csv(plot, ("model", "metric", "value", "low", "high"), short.rows(compared))
+
+    # What Git keeps.
+    atomic.write_json(headline, kept.headline(run, compared))
+    atomic.write_csv(plots / "losses.csv", ("stage", "part", "step", "loss"), kept.losses(run))
+    atomic.write_csv(plots / "ppo.csv", inputs.PPO, kept.updates(run))
+    atomic.write_csv(plots / "models.csv", ("model", "metric", "value", "low", "high"), kept.models(compared))
     print(f"{page}: {len(run.samples)} samples, {len(html) / 1e6:.1f} MB")
 
 

@@ -16,11 +16,11 @@ COLUMNS = ("rouge-1", "rouge-2", "rouge-l", "bleu-4", "response_length", "distin
 
 @command
 def main(
-    metrics: Annotated[Path, typer.Option(help="folder of the metrics")] = Path("reports/metrics"),
+    headline: Annotated[Path, typer.Option(help="the report stage's numbers")] = Path("reports/metrics.json"),
     page: Annotated[Path, typer.Option(help="the report")] = Path("reports/index.html"),
 ) -> None:
     """Print the scores of base, sft and ppo, the cost of each stage, and where the report is."""
-    print(table(metrics))
+    print(table(headline))
     spent = costs()
     if spent:
         print(f"\n{'stage':16}{'seconds':>10}{'peak MiB':>10}")
@@ -29,12 +29,12 @@ def main(
     print(f"\n{page.resolve().as_uri() if page.exists() else f'{page} is not there yet'}")
 
 
-def table(metrics: Path) -> str:
+def table(headline: Path) -> str:
     """The scores of base, sft and ppo, a line each."""
+    models = json.loads(headline.read_text(encoding="utf-8"))
     text = f"{'':8}" + "".join(f"{name:>17}" for name in COLUMNS) + "\n"
     for model in ("base", "sft", "ppo"):
-        scores = json.loads((metrics / f"{model}.json").read_text(encoding="utf-8"))
-        text += f"{model:8}" + "".join(f"{scores[name]:17.2f}" for name in COLUMNS) + "\n"
+        text += f"{model:8}" + "".join(f"{models[model][name]:17.2f}" for name in COLUMNS) + "\n"
     return text
 
 

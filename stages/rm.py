@@ -3,6 +3,7 @@
     python -m stages.rm --help
 """
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from stages.core import (
     base_model,
     chat_format,
     curves,
+    evaluation,
     length_order,
     params,
     records,
@@ -54,6 +56,8 @@ def main(
     seed = params.load(config, "seed", int)
     knobs = params.load(config, "rm", Rm)
     pairs, held_out = records.read_pairs(train), records.read_pairs(validate)
+    origin = base_model.read(base)
+    supervised.check_processes(knobs, origin.model.dtype)
     first = supervised.is_first_process()
 
     with work.folder("rm", [seed, asdict(knobs)], [train, validate, base], first) as state:
@@ -63,18 +67,17 @@ def main(
         from trl import RewardConfig, RewardTrainer
 
         set_seed(seed)
-        origin = base_model.read(base)
         tokenizer = origin.tokenizer()
         encoded = [encode(tokenizer, pair, knobs) for pair in pairs]
         encoded_out = [encode(tokenizer, pair, knobs) for pair in held_out]
         lengths = [max(len(e["chosen_ids"]), len(e["rejected_ids"])) for e in encoded]
         order = length_order.epochs(lengths, knobs.batch_size, knobs.num_train_epochs, seed)
 
-        model = origin.reward_model()
+        model = reward.in_float32(origin.reward_model())
         lora = knobs.lora.fit(model, "rm").config(task_type="SEQ_CLS", modules_to_save=["score"])
         model = get_peft_model(model, lora)
         common = supervised.arguments(knobs, origin.model.dtype, origin.model.gradient_checkpointing, seed, state)
-        trainer = RewardTrainer(
+        trainer = evaluation.exact(RewardTrainer, ["loss", "accuracy", "margin"], preference_loss(knobs))(
             model=model,
             args=RewardConfig(
                 **common,
@@ -87,9 +90,11 @@ def main(
             processing_class=tokenizer,
             callbacks=supervised.callbacks(state),
         )
+        supervised.keep_float32(model)
         if len(trainer.train_dataset) != len(order):
             raise RuntimeError(f"the trainer took {len(trainer.train_dataset)} of {len(order)} pairs")
         supervised.train(trainer, state)
+        judged = judge(trainer.model, encoded_out, held_out, tokenizer.pad_token_id)  # on all: a base may be sharded
         if not first:
             return
 
@@ -99,7 +104,6 @@ def main(
         curves.write(curve, CURVE, rows)
         curves.write(eval_curve, ("step", "epoch", *EVAL_CURVE.values()), evals)
 
-        judged = judge(trainer.model, encoded_out, held_out, tokenizer.pad_token_id)
         atomic.write_jsonl(scores, judged)
         margins = [row["chosen"] - row["rejected"] for row in judged]
         shorter = [m for m, row in zip(margins, judged, strict=True) if row["chosen_length"] <= row["rejected_length"]]
@@ -140,6 +144,20 @@ def encode(tokenizer: Any, pair: records.Pair, knobs: Rm) -> dict[str, list[int]
         "chosen_ids": [*prompt, *chat_format.encode_answer(tokenizer, pair.chosen, knobs.max_target_length).ids],
         "rejected_ids": [*prompt, *chat_format.encode_answer(tokenizer, pair.rejected, knobs.max_target_length).ids],
     }
+
+
+def preference_loss(knobs: Rm) -> Callable[[Any, Any], Any]:
+    """(model, batch of b pairs) → [b, 4]: 1, the loss that the trainer minimises, whether it is right, the margin."""
+
+    def measure(model: Any, batch: Any) -> Any:
+        import torch
+
+        chosen, rejected = model(**batch, use_cache=False).logits.float().squeeze(-1).chunk(2)
+        margin = chosen - rejected
+        loss = -torch.nn.functional.logsigmoid(margin) + knobs.center_rewards_coefficient * (chosen + rejected) ** 2
+        return torch.stack([torch.ones_like(loss), loss, (margin > 0).to(loss.dtype), margin], dim=1)
+
+    return measure
 
 
 def judge(

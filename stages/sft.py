@@ -15,6 +15,7 @@ from stages.core import (
     base_model,
     chat_format,
     curves,
+    evaluation,
     length_order,
     params,
     records,
@@ -53,6 +54,8 @@ def main(
     seed = params.load(config, "seed", int)
     knobs = params.load(config, "sft", Sft)
     samples = [*records.read_samples(train), *records.read_samples(validate)]
+    origin = base_model.read(base)
+    supervised.check_processes(knobs, origin.model.dtype)
     first = supervised.is_first_process()
 
     with work.folder("sft", [seed, asdict(knobs)], [train, validate, base], first) as state:
@@ -62,7 +65,6 @@ def main(
         from trl import SFTConfig, SFTTrainer
 
         set_seed(seed)
-        origin = base_model.read(base)
         tokenizer = origin.tokenizer()
         encoded = [encode(tokenizer, sample, knobs) for sample in samples]
         dev, kept = split(len(encoded), knobs.dev_ratio, seed)
@@ -72,7 +74,7 @@ def main(
         model = origin.causal_lm()
         model = get_peft_model(model, knobs.lora.fit(model, "sft").config(task_type="CAUSAL_LM"))
         common = supervised.arguments(knobs, origin.model.dtype, origin.model.gradient_checkpointing, seed, state)
-        trainer = SFTTrainer(
+        trainer = evaluation.exact(SFTTrainer, ["loss"], answer_loss)(
             model=model,
             args=SFTConfig(**common, max_length=None, shuffle_dataset=False, packing=False),
             train_dataset=Dataset.from_list([encoded[kept[i]].row() for i in order]),
@@ -80,6 +82,7 @@ def main(
             processing_class=tokenizer,
             callbacks=supervised.callbacks(state),
         )
+        supervised.keep_float32(model)
         if len(trainer.train_dataset) != len(order):
             raise RuntimeError(f"the trainer took {len(trainer.train_dataset)} of {len(order)} samples")
         supervised.train(trainer, state)
@@ -146,6 +149,14 @@ def encode(tokenizer: Any, sample: records.Sample, knobs: Sft) -> EncodedSample:
     return EncodedSample(
         [*prompt.ids, *answer.ids], len(prompt.ids), prompt.dropped_rounds, prompt.cut_tokens, answer.cut_tokens
     )
+
+
+def answer_loss(model: Any, batch: Any) -> Any:
+    """[b, 2]: how many tokens each answer has, and their negative log-likelihood in all."""
+    import torch
+
+    said = model(**batch, use_cache=False, fused_lm_head=True)
+    return torch.stack([said.label_mask.sum(1), -said.log_probs.sum(1)], dim=1)
 
 
 def split(count: int, dev_ratio: float, seed: int) -> tuple[list[int], list[int]]:

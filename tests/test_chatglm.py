@@ -5,10 +5,13 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import chatglm_reference
 import pytest
+import tiny_models
 import torch
 from chatglm_fixture.tiny import build_tiny_chatglm
 from safetensors.torch import load_file, save_file
@@ -21,7 +24,7 @@ from transformers import (
     StaticCache,
 )
 
-from stages.core import chatglm
+from stages.core import base_model
 from stages.core.chatglm import convert, pair, positions, prompt
 from stages.core.chatglm.configuration import ChatGLMConfig
 from stages.core.chatglm.modeling import ChatGLMForCausalLM, positions_of, rotary_angles, rotary_frequencies
@@ -35,7 +38,6 @@ TOLERANCE = {"atol": 1e-4, "rtol": 0.0}
 # PEFT 0.21 asks a model for it by the old name, whatever the model is.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 
-chatglm.register()
 torch.set_num_threads(1)
 
 
@@ -245,6 +247,94 @@ def test_assisted_generation(sdpa, cases):
     assert torch.equal(found, cases["generate_batch.sequences"][2:])
 
 
+# --- other sizes, against the specification written out ---
+
+SIZES = {
+    "one layer, one head of 4": {"num_layers": 1, "num_attention_heads": 1, "hidden_size": 4},
+    "three heads of 12, odd sizes": {
+        "num_layers": 2, "num_attention_heads": 3, "hidden_size": 36, "inner_hidden_size": 50, "vocab_size": 101
+    },
+    "five layers": {"num_layers": 5, "num_attention_heads": 2, "hidden_size": 16},
+    "ids 20000 higher, in small": {
+        "num_layers": 2, "num_attention_heads": 2, "hidden_size": 32, "vocab_size": 150, "bos_token_id": 140,
+        "eos_token_id": 141, "gmask_token_id": 139, "mask_token_id": 138, "pad_token_id": 0
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(params=SIZES.values(), ids=SIZES.keys())
+def sized(request):
+    """A random model, and rows of five lengths: [gMASK], [MASK] amid the context, both, a border at 1, a long one."""
+    ids = {"bos_token_id": 94, "eos_token_id": 95, "gmask_token_id": 91, "mask_token_id": 90, "vocab_size": 96}
+    config = ChatGLMConfig(**{"initializer_range": 0.3, "max_sequence_length": 64} | ids | request.param)
+    torch.manual_seed(7)
+    model = ChatGLMForCausalLM(config).eval()
+    for name, p in model.named_parameters():  # LayerNorms and biases too
+        p.data = torch.randn_like(p) * 0.3 + ("layernorm.weight" in name)
+    g, m, sop = config.gmask_token_id, config.mask_token_id, config.bos_token_id
+    rows = [[7, 8, 9, g, sop, 20], [7, m, 8, 9, sop], [m, 7, g, sop, 30, 31, 32], [g, sop],
+            [*range(5, 28), g, sop, 40, 41, sop, 43]]  # fmt: skip
+    return model, rows
+
+
+def written_out(model, row):
+    config = model.config
+    channels = chatglm_reference.positions(row, config.bos_token_id, config.gmask_token_id, config.mask_token_id)
+    return channels, chatglm_reference.hidden_states(
+        dict(model.state_dict()), config.num_attention_heads, row, channels
+    )
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_other_sizes_in_one_batch(sized, side):
+    model, rows = sized
+    pad = model.config.pad_token_id
+    batch = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor(row) for row in rows], batch_first=True, padding_value=pad, padding_side=side
+    )
+    mask = torch.nn.utils.rnn.pad_sequence(
+        [torch.ones(len(row)).long() for row in rows], batch_first=True, padding_side=side
+    )
+    labels = batch.where((mask.cumsum(1) * mask > 1) & (torch.arange(batch.shape[1]) % 2 == 0), -100)
+    with torch.no_grad():
+        found = model(batch, attention_mask=mask, labels=labels, output_hidden_states=True)
+        said, at = [], []
+        for index, row in enumerate(rows):
+            channels, states = written_out(model, row)
+            real = mask[index].bool()
+            assert positions_of(model.config, batch, mask.bool())[index][:, real].tolist() == channels
+            assert len(found.hidden_states) == len(states) == model.config.num_layers + 1
+            for ours, written in zip(found.hidden_states, states, strict=True):
+                close(ours[index, real], written)
+            logits = states[-1] @ model.lm_head.weight.T
+            close(found.logits[index, real], logits)
+            said.append(logits[:-1])
+            at.append(labels[index, real][1:])
+        close(found.loss, torch.nn.functional.cross_entropy(torch.cat(said), torch.cat(at)))
+
+
+@pytest.mark.parametrize("how", [{}, {"use_cache": False}])
+def test_other_sizes_generate_in_a_batch_what_each_says_alone(sized, how):
+    model, rows = sized
+    batch = torch.nn.utils.rnn.pad_sequence([torch.tensor(row) for row in rows], batch_first=True, padding_side="left")
+    mask = torch.nn.utils.rnn.pad_sequence(
+        [torch.ones(len(row)).long() for row in rows], batch_first=True, padding_side="left"
+    )
+    found = model.generate(batch, attention_mask=mask, max_new_tokens=7, do_sample=False, **how)
+    twice = model.generate(
+        batch, attention_mask=mask, max_new_tokens=4, do_sample=True, top_k=1, num_return_sequences=2, **how
+    )
+    for index, row in enumerate(rows):
+        said = []
+        while len(said) < 7 and model.config.eos_token_id not in said:
+            _, states = written_out(model, [*row, *said])
+            said.append(int((states[-1][-1] @ model.lm_head.weight.T).argmax()))
+        padding = [model.config.pad_token_id] * (7 - len(said))
+        assert found[index, batch.shape[1] :].tolist() == said + padding
+        for copy in twice[2 * index : 2 * index + 2, batch.shape[1] :].tolist():
+            assert copy[: len(said)] == said[:4]
+
+
 # --- equalities ---
 
 
@@ -432,10 +522,29 @@ def test_reward_is_the_score_at_the_last_real_token(cases, side):
 # --- errors ---
 
 
-def test_importing_the_package_is_cheap():
-    code = "import sys, stages.core.chatglm; sys.exit(bool({'torch', 'transformers'} & sys.modules.keys()))"
-    root = Path(__file__).resolve().parents[1]
-    assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
+@pytest.mark.parametrize(
+    "imports",
+    [
+        "import stages.core; from transformers import pipeline",
+        "from transformers import AutoModelForCausalLM; import stages.core",
+        "import stages.core; from transformers.generation import GenerationMixin",
+    ],
+)
+def test_importing_the_package_lets_transformers_load_it(imports, tiny):
+    """In a stranger's script, in whatever order; nothing heavy is imported before transformers is."""
+    light = "import sys, stages.core.chatglm; assert not {'torch', 'transformers'} & sys.modules.keys(); "
+    use = (
+        "import transformers; c, m, t = (getattr(transformers, name).from_pretrained(sys.argv[1]) "
+        "for name in ('AutoConfig', 'AutoModelForCausalLM', 'AutoTokenizer')); "
+        "print(*(type(x).__module__ for x in (c, m, t)))"
+    )
+    code = f"{light if 'transformers' not in imports.split(';')[0] else 'import sys; '}{imports}; {use}"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tiny)],
+        cwd=Path(__file__).resolve().parents[1], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    expected = [f"stages.core.chatglm.{name}" for name in ("configuration", "modeling", "tokenization")]
+    assert done.stdout.split() == expected, done.stderr
 
 
 def test_prompts_without_their_specials_are_refused(sdpa):
@@ -537,6 +646,66 @@ def test_conversion_of_the_pickled_checkpoint(tmp_path, cases):
     (source / "config.json").write_text('{"model_type": "chatglm", "multi_query_attention": true}')
     with pytest.raises(UserError, match="belongs to ChatGLM2"):
         convert.convert(source, tmp_path / "newer")
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path):
+    """A real refusal to write, in the middle of the second shard."""
+    tensors = load_file(FIXTURE / "model" / "model.safetensors")
+    source = pickled(tmp_path / "original", tensors)
+    (tmp_path / "new").mkdir()
+    room = min(file.stat().st_size for file in source.glob("*.bin")) - 1000
+    code = (
+        "import resource, sys; from pathlib import Path; from stages.core.chatglm import convert; "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room})); "
+        "convert.main(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(source), str(tmp_path / "new" / "model")],
+        cwd=Path(__file__).resolve().parents[1], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {tmp_path}/new/model: can't be written (") and done.stderr.count("\n") == 1
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_the_pipeline_names_the_conversion(tmp_path, tiny):
+    """A pickled folder as model.name is refused with the command to run, which is enough."""
+    source = pickled(tmp_path / "original", load_file(tiny / "model.safetensors"))
+    for name in ("config.json", "ice_text.model", "tokenizer_config.json"):
+        (source / name).write_bytes((tiny / name).read_bytes())
+    with pytest.raises(UserError, match=r"no \*\.safetensors, and") as refusal:
+        base_model.write_pointer(tmp_path, replace(tiny_models.MODEL, name=str(source)))
+    command = str(refusal.value).split("`")[1].replace("NEW_FOLDER", str(tmp_path / "new")).split()
+    assert command[:4] == ["python", "-m", "stages.core.chatglm.convert", str(source)]
+    convert.main(Path(command[3]), Path(command[4]))
+    base_model.write_pointer(tmp_path, replace(tiny_models.MODEL, name=str(tmp_path / "new")))
+    base = base_model.read(tmp_path)
+    assert base.tokenizer().encode("我发烧了") == AutoTokenizer.from_pretrained(tiny).encode("我发烧了")
+    ids = torch.tensor([base.tokenizer().encode("我发烧了")])
+    with torch.no_grad():
+        assert torch.equal(base.causal_lm()(ids).logits, load(tiny)(ids).logits)
+
+
+def test_a_folder_such_as_the_hub_has_it(tmp_path, tiny):
+    """The original config.json and tokenizer_config.json, with their keys and their pointers to remote code."""
+    for name in ("model.safetensors", "ice_text.model"):
+        (tmp_path / name).write_bytes((tiny / name).read_bytes())
+    kept = ("bos_token_id", "eos_token_id", "mask_token_id", "gmask_token_id", "pad_token_id", "hidden_size",
+            "inner_hidden_size", "layernorm_epsilon", "max_sequence_length", "model_type", "num_attention_heads",
+            "num_layers", "position_encoding_2d", "use_cache", "vocab_size")  # fmt: skip
+    ours = json.loads((tiny / "config.json").read_text())
+    remote = {"AutoConfig": "configuration_chatglm.ChatGLMConfig", "AutoModel": "modeling_chatglm.ChatGLMModel"}
+    more = {"_name_or_path": "THUDM/chatglm-6b", "architectures": ["ChatGLMModel"], "auto_map": remote,
+            "pre_seq_len": None, "prefix_projection": False, "quantization_bit": 0, "torch_dtype": "float16",
+            "transformers_version": "4.23.1"}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps({key: ours[key] for key in kept} | more))
+    hub = {"tokenizer_class": "ChatGLMTokenizer", "num_image_tokens": 0, "do_lower_case": False,
+           "auto_map": {"AutoTokenizer": ["tokenization_chatglm.ChatGLMTokenizer", None]}}  # fmt: skip
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(hub))
+    found, ids = load(tmp_path), AutoTokenizer.from_pretrained(tmp_path)("我发烧了", return_tensors="pt").input_ids
+    assert found.dtype == torch.float16
+    with torch.no_grad():
+        assert torch.equal(found.float()(ids).logits, load(tiny).half().float()(ids).logits)
 
 
 class RunsCode:

@@ -3,6 +3,7 @@
 import ast
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,35 @@ def test_run_cache_is_on(graph: dict[str, Any], name: str) -> None:
     plain = [out.def_path for out in graph[name].outs if not out.use_cache and not out.metric and not out.plot]
     assert not plain or name == "report"
     assert not [out.def_path for out in graph[name].outs if out.persist]
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in a dependency of DVC
+def test_plots() -> None:
+    """`dvc plots show` draws what dvc.yaml lists, each once, from columns that are there."""
+    from dvc.render.match import match_defs_renderers
+    from dvc.repo import Repo
+
+    listed = [name for plot in yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["plots"] for name in plot]
+    with Repo(str(ROOT)) as repo:
+        drawn = match_defs_renderers(repo.plots.show(), templates_dir=repo.plots.templates_dir)
+    assert [plot.renderer.name for plot in drawn] == listed
+    for plot in drawn:
+        name, rows = plot.renderer.name, plot.renderer.datapoints
+        assert rows and not plot.source_errors and not plot.definition_errors, name
+        assert re.fullmatch(r"[\w ]+", name), f"{name}: DVC writes the name into a script as it stands"
+        for encoding in encodings(plot.renderer.get_filled_template()):
+            column, order = encoding["field"], encoding.get("sort")
+            assert column in rows[0], f"{name}: no column {column}"
+            assert not order or {row[column] for row in rows} == set(order), f"{name}: {column}"
+
+
+def encodings(specification: Any) -> Iterator[dict[str, Any]]:
+    """Every part of a plot's specification that names a column."""
+    if isinstance(specification, dict) and "field" in specification:
+        yield specification
+    elif isinstance(specification, dict | list):
+        for part in specification.values() if isinstance(specification, dict) else specification:
+            yield from encodings(part)
 
 
 @each_stage

@@ -5,73 +5,134 @@ import json
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
-import tiny_models
+import tiny_run
+import torch
 import yaml
+from safetensors.torch import load_file
+
+from stages.core import supervised
+from stages.core.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-SAMPLES = [
-    {"history": [], "instruction": f"发烧{n}天了，怎么办？" + "还咳嗽。" * (n % 5), "output": "多喝水。" * (1 + n % 3)}
-    for n in range(40)
-]
-PAIRS = [
-    {"history": [], "instruction": f"嗓子疼{n}天了。", "chosen": "建议做核酸。" * (1 + n % 2), "rejected": "不知道。"}
-    for n in range(24)
-]
+STAGES = ["sft", "rm", "ppo", "predict"]
+SCRIPT = str(ROOT / "tests" / "several_processes.py")
 
 
-def run(processes: int, to: Path, config: Path, data: Path) -> None:
-    to.mkdir()
-    done = subprocess.run(
+def run(
+    processes: int, inputs: Path, to: Path, stages: list[str] = STAGES, script: list[str] = [SCRIPT]
+) -> subprocess.CompletedProcess[str]:
+    to.mkdir(exist_ok=True)
+    return subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}",
-         str(ROOT / "tests" / "several_processes.py"), str(to), str(config), str(data)],
-        env=os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT),
+         *script, str(inputs), str(to), *stages],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}",
                           "COVID_DOCTOR_WORK": str(to / "work")},
         cwd=ROOT, capture_output=True, text=True, timeout=300,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> dict[int, Path]:
-    top = tmp_path_factory.mktemp("processes")
-    data = top / "data"
-    tiny_models.write(data)
-    for name, rows in (("train", SAMPLES), ("validate", SAMPLES[:8]), ("test", SAMPLES[:11]),
-                       ("preferences_train", PAIRS), ("preferences_validate", PAIRS[:8])):
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        (data / f"{name}.jsonl").write_text(text, encoding="utf-8")
-    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
-    for stage in ("sft", "rm"):
-        params[stage] |= {"num_train_epochs": 1, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2,
-                          "logging_steps": 1, "eval_steps": 4, "max_source_length": 96, "max_target_length": 32}
-        params[stage]["lora"]["dropout"] = 0.0  # each process draws its own
-    params["ppo"] |= {"total_episodes": 24, "batch_size": 8, "per_device_train_batch_size": 2, "save_steps": 2,
-                      "max_source_length": 96, "min_response_length": 6, "max_response_length": 12}
-    params["predict"] |= {"max_source_length": 96, "max_new_tokens": 12, "batch_size": 4, "bootstrap_samples": 100}
-    config = top / "params.yaml"
-    config.write_text(yaml.safe_dump(params), encoding="utf-8")
-    for processes in (1, 2):
-        run(processes, top / str(processes), config, data)
-    return {processes: top / str(processes) for processes in (1, 2)}
+def inputs(tmp_path_factory) -> Path:
+    top = tmp_path_factory.mktemp("inputs")
+    tiny_run.write(top)
+    return top
 
 
-@pytest.mark.parametrize("stage", ["sft", "rm", "ppo"])
-def test_the_curve_is_that_of_one_process(runs, stage):
-    curves = {}
-    for processes, folder in runs.items():
-        with (folder / f"{stage}.csv").open() as file:
-            curves[processes] = list(csv.DictReader(file))
-        assert json.loads((folder / stage / "lineage.json").read_text())["environment"]["processes"] == processes
-    assert len(curves[1]) == len(curves[2]) >= 3
-    for one, two in zip(curves[1], curves[2], strict=True):
-        for name in one:
+@pytest.fixture(scope="module")
+def one(inputs, tmp_path_factory) -> Path:
+    to = tmp_path_factory.mktemp("one") / "out"
+    done = run(1, inputs, to)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return to
+
+
+@pytest.fixture(scope="module", params=["whole", "sharded"])
+def two(request, tmp_path_factory) -> Path:
+    top = tmp_path_factory.mktemp("two")
+    tiny_run.write(top / "in", fsdp=request.param == "sharded")
+    done = run(2, top / "in", top / "out")
+    assert done.returncode == 0, done.stderr[-3000:]
+    return top / "out"
+
+
+@pytest.mark.parametrize("curve", ["sft", "sft_eval", "rm", "rm_eval", "ppo"])
+def test_the_curve_is_that_of_one_process(one, two, curve):
+    curves = []
+    for processes, folder in ((1, one), (2, two)):
+        with (folder / f"{curve}.csv").open() as file:
+            curves.append(list(csv.DictReader(file)))
+        lineage = json.loads((folder / curve.removesuffix("_eval") / "lineage.json").read_text())
+        assert lineage["environment"]["processes"] == processes
+    assert len(curves[0]) == len(curves[1]) >= (1 if curve == "rm_eval" else 2)
+    for expected, found in zip(*curves, strict=True):
+        for name in expected:
             # six digits are written; sums are taken in another order
-            assert float(two[name]) == pytest.approx(float(one[name]), rel=2e-5, abs=1e-5), (one["step"], name)
+            assert float(found[name]) == pytest.approx(float(expected[name]), rel=2e-5, abs=1e-5), (
+                expected["step"], name,
+            )  # fmt: skip
 
 
-def test_the_answers_are_those_of_one_process(runs):
-    assert (runs[1] / "predict.jsonl").read_bytes() == (runs[2] / "predict.jsonl").read_bytes()
-    assert (runs[1] / "predict.json").read_bytes() == (runs[2] / "predict.json").read_bytes()
+def test_the_adapters_are_those_of_one_process(one, two):
+    for stage in ("sft", "rm", "ppo"):
+        for file in (one / stage).glob("*.safetensors"):
+            expected, found = load_file(file), load_file(two / stage / file.name)
+            assert expected.keys() == found.keys()
+            torch.testing.assert_close(found, expected, rtol=0, atol=2e-4)  # Adam lifts a last digit to a step
+
+
+def test_the_answers_are_those_of_one_process(one, two):
+    for file in ("predictions/sft.jsonl", "predict.json"):
+        assert (one / file).read_bytes() == (two / file).read_bytes()
+
+
+NAN = """
+import os, runpy, sys
+from stages.core.ppo.trainer import Trainer
+
+score = Trainer._score
+def with_nan(self, rollouts):
+    return score(self, rollouts) + (float("nan") if os.environ["RANK"] == "1" and self.state.update else 0.0)
+Trainer._score = with_nan
+sys.argv[0] = sys.argv.pop(1)
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+def test_a_nan_on_one_process_stops_all_with_one_line(inputs, tmp_path):
+    (tmp_path / "nan.py").write_text(NAN)
+    done = run(2, inputs, tmp_path / "out", ["ppo"], script=[str(tmp_path / "nan.py"), SCRIPT])
+    assert done.returncode
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1 and lines[0].startswith("error: ppo update 2: `score` is not finite"), done.stderr[-3000:]
+    assert done.stderr.count(lines[0]) >= 2  # and in the launcher's summary, whose end is what one sees
+
+
+@pytest.mark.parametrize("stage", ["sft", "ppo"])
+def test_a_batch_that_cannot_be_shared_out_is_told_once(stage, inputs, tmp_path):
+    params = yaml.safe_load((inputs / "params.yaml").read_text(encoding="utf-8"))
+    params["sft"]["gradient_accumulation_steps"] = 3
+    params["ppo"] |= {"batch_size": 7, "num_mini_batches": 1}
+    odd = tmp_path / "inputs"
+    odd.mkdir()
+    for path in inputs.iterdir():
+        (odd / path.name).symlink_to(path)
+    (odd / "params.yaml").unlink()
+    (odd / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    done = run(2, odd, tmp_path / "out", [stage])
+    assert done.returncode
+    named = {"sft": "gradient_accumulation_steps is 3", "ppo": "ppo.batch_size is 7"}[stage]
+    assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [
+        f"error: {named}, which 2 processes can't share evenly; make it a multiple of their number"
+    ]
+
+
+def test_the_parameter_alone_decides_the_precision(monkeypatch):
+    knobs = types.SimpleNamespace(gradient_accumulation_steps=1)
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    assert supervised.check_processes(knobs, "bfloat16") == 1
+    with pytest.raises(UserError, match=r"mixed_precision bf16, but params\.yaml says model.dtype float32"):
+        supervised.check_processes(knobs, "float32")

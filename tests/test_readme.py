@@ -67,7 +67,7 @@ def test_both_readmes_show_the_same_commands_and_links():
         for text in (english, chinese)
     ]
     assert shown[0] == shown[1]
-    assert shown[0][0] == results.table(ROOT / "reports" / "metrics")
+    assert shown[0][0] == results.table(ROOT / "reports" / "metrics.json")
     for text in (english, chinese):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
             assert (ROOT / target).exists(), target

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from stages.core.page import comparison, inputs, reward_model, smoothing, words
+from stages.core import bootstrap
+from stages.core.page import comparison, inputs, reward_model, smoothing, verdict, words
 from stages.report import main
 
 PAGE = Path(words.__file__).parent
@@ -75,7 +76,8 @@ def write_run(root: Path, count: int = 40, updates: int = 60, pairs: int = 80) -
         held_out.append(scores_of | {"chosen_length": better, "rejected_length": worse})
     put(root / "scores/rm.jsonl", held_out)
     for name in inputs.DOCUMENTS:
-        put(root / f"metrics/{name}.json", {"nested": {name: HOSTILE, "sha256": "ab" * 32}, "count": 3})
+        document = {"nested": {name: HOSTILE, "sha256": "ab" * 32}, "count": 3}
+        put(root / f"metrics/{name}.json", document | measured(name))
     for name, columns in inputs.CURVES.items():
         rows = updates if not name.endswith("_eval") else 8
         lines = [",".join(columns)]
@@ -86,17 +88,28 @@ def write_run(root: Path, count: int = 40, updates: int = 60, pairs: int = 80) -
             lines.append(",".join(f"{known.get(c, 3 - 2 * part + draw.gauss(0, 0.1)):.6g}" for c in columns))
         (root / "curves").mkdir(exist_ok=True)
         (root / f"curves/{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    params = "seed: 42\nreport: {smoothing: true, bootstrap_samples: 200, language: en}\nsft: {learning_rate: %s}\n"
+    params = "seed: 42\nmodel: {name: tiny}\ndata: {dialogues: '<b>sample', preferences: data/pairs.json}\n"
+    params += "report: {smoothing: true, bootstrap_samples: 200, language: en}\nsft: {learning_rate: %s}\n"
     (root / "params.yaml").write_text(params % "1.0e-3", encoding="utf-8")
     (root / "defaults.yaml").write_text(params % "5.0e-5", encoding="utf-8")
     return {
         **{name: root / name for name in ("predictions", "scores", "metrics", "curves")},
         "page": root / "index.html",
         "summary": root / "summary.md",
-        "plot": root / "models.csv",
+        "headline": root / "metrics.json",
+        "plots": root / "plots",
         "config": root / "params.yaml",
         "defaults": root / "defaults.yaml",
     }
+
+
+def measured(document: str) -> dict[str, Any]:
+    """What the report reads from a training stage's metrics; the sft stage of this run measured nothing."""
+    return {
+        "train_base": {"eval_loss": 1.25},
+        "train_rm": {"eval_loss": 1.25, "eval_accuracy": 0.75},
+        "train_ppo": {"last": {"score": 0.5, "entropy": 1.0}},
+    }.get(document, {})
 
 
 def put(path: Path, value: Any) -> None:
@@ -149,6 +162,28 @@ def test_repetition_is_the_share_of_four_grams_said_before():
     assert comparison.repetition("好") == comparison.repetition("") == 0
 
 
+@pytest.mark.parametrize(
+    ("metric", "change", "short"),
+    [
+        ("rouge-1", (-2.0, -3.0, -1.0), "Longer, but at a cost: ROUGE-1 fell by 2.0."),
+        ("rouge-1", (-2.0, -4.1, 0.1), "Yes: longer, and at no cost that counts."),  # may be chance
+        ("repetition", (0.3, 0.1, 0.7), "Yes: longer, and at no cost that counts."),  # larger than chance, and tiny
+        ("repetition", (4.0, 2.0, 6.0), "Longer, but at a cost: repetition rose by 4.0 points."),
+        ("eos_rate", (-8.0, -9.0, -7.0), "Longer, but at a cost: answers that end by themselves fell by 8.0 points."),
+        ("response_length", (1.0, -1.0, 3.0), "No: the answers did not get longer."),
+    ],
+)
+def test_a_cost_of_ppo_is_larger_than_chance_and_than_a_point(options, metric, change, short):
+    run = inputs.read(*(options[name] for name in ("predictions", "scores", "metrics", "curves", "config")))
+    compared = comparison.compare(run, 100, 1)
+    still = dict.fromkeys(("rouge-1", "rouge-l", "repetition", "eos_rate"), bootstrap.Interval(0.0, -1.0, 1.0))
+    compared.differences["sft", "ppo"].update(still | {"response_length": bootstrap.Interval(9.0, 8.0, 10.0)})
+    compared.differences["sft", "ppo"][metric] = bootstrap.Interval(*change)
+    found = verdict.answers(run, compared, reward_model.measure(run.pairs), [])[1]
+    assert words.say(found.short, "en") == short
+    assert "at least 1 point of 100: in ROUGE-1, ROUGE-L" in " ".join(words.say(each, "en") for each in found.because)
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Words and files
 
@@ -160,22 +195,48 @@ def test_each_sentence_says_the_same_in_both_languages():
 
 
 def test_same_inputs_same_bytes(options, tmp_path):
-    names = ("page", "summary", "plot")
+    names = ("page", "summary", "headline", "plots")
     again = options | {name: tmp_path / options[name].name for name in names}
     main(**again)
-    for name in names:
-        assert again[name].read_bytes() == options[name].read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["index.html", "models.csv", "summary.md"]
+    written = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*") if path.is_file())
+    assert [path.name for path in written] == [
+        "index.html", "metrics.json", "losses.csv", "models.csv", "ppo.csv", "summary.md"
+    ]  # fmt: skip
+    for path in written:
+        assert (tmp_path / path).read_bytes() == (options["page"].parent / path).read_bytes()
 
 
 def test_summary_and_plot_tell_the_story(options):
     summary = options["summary"].read_text(encoding="utf-8")
     assert "SFT raised ROUGE-L from" in summary and "Over 60 updates the reward went from" in summary
     assert "| ROUGE-L | " in summary and "9.95 → 17.63" in summary and str(options["page"].parent) not in summary
-    with options["plot"].open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    assert len(rows) == 30 and set(rows[0]) == {"model", "metric", "value", "low", "high"}
-    assert all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in rows)
+
+
+def test_what_git_keeps_of_a_run(options):
+    def table(name):
+        with (options["plots"] / f"{name}.csv").open(encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+
+    models = table("models")
+    assert len(models) == 30 and all(float(row["low"]) <= float(row["value"]) <= float(row["high"]) for row in models)
+    headline = json.loads(options["headline"].read_text(encoding="utf-8"))
+    for row in models:
+        assert headline[row["model"]][row["metric"]] == pytest.approx(float(row["value"]), rel=1e-5, abs=1e-4)
+    assert headline["eval_loss"] == {"base": 1.25, "rm": 1.25}, "one that was not measured is left out"
+    assert headline["reward_model"] == {"accuracy": 0.75}
+    assert headline["rollouts"] == {"score": 0.5}
+    losses = table("losses")
+    assert len(losses) == sum(len(table_of(options, f"{stage}{part}")) for stage in ("base", "sft", "rm")
+                              for part in ("", "_eval"))
+    assert losses[-1] == {"stage": "rm", "part": "eval", "step": "8"} | {
+        "loss": table_of(options, "rm_eval")[-1]["eval_loss"]
+    }
+    assert table("ppo") == table_of(options, "ppo")
+
+
+def table_of(options, curve):
+    with (options["curves"] / f"{curve}.csv").open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def test_page_escapes_data_asks_for_nothing_and_stays_small(tmp_path):
@@ -372,6 +433,8 @@ def test_page_opens_draws_and_stays_quiet(browser, options):
 def test_page_fits_the_screen_and_can_be_read(browser, options, width, dark):
     browser.open(options["page"].as_uri(), width=width, dark=dark)
     assert browser.run("document.documentElement.scrollWidth") <= width
+    wide = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.className)"
+    assert browser.run(wide) == []
     assert browser.run(CONTRAST) == []
 
 
@@ -389,6 +452,27 @@ def test_language_and_colours_switch(browser, options):
     light = browser.run(grid)
     browser.run("document.querySelector('#theme').click()")
     assert browser.run(grid) != light
+    assert browser.complaints() == []
+
+
+def test_the_keyboard_reaches_every_question(browser, options):
+    def press(key, **more):
+        for kind in ("keyDown", "keyUp"):
+            browser.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, **more)
+
+    browser.open(f"{options['page'].as_uri()}#sample-2")
+    browser.run("document.querySelector('#sort').focus()")
+    press("Tab", windowsVirtualKeyCode=9)  # the direction has no meaning in test order, and is passed over
+    assert browser.run("document.activeElement.hash") == "#sample-2"
+    press("ArrowDown", windowsVirtualKeyCode=40)
+    press("ArrowDown", windowsVirtualKeyCode=40)
+    press("ArrowUp", windowsVirtualKeyCode=38)
+    assert browser.run("document.activeElement.hash") == "#sample-3"
+    press("Enter", text="\r", windowsVirtualKeyCode=13)
+    opened = "document.querySelector('.detail h3').textContent === 'Question 3'"
+    assert browser.run(f"new Promise(r => (f = n => {opened} || !n ? r(n) : setTimeout(f, 20, n - 1))(100))") > 0
+    press("Tab", windowsVirtualKeyCode=9)
+    assert browser.run("!!document.activeElement.closest('.detail')")
     assert browser.complaints() == []
 
 

@@ -6,12 +6,13 @@ weights and the tokenizer too. Every later stage reads all of this from there: n
 
 import hashlib
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stages.core import atomic, classifier, model_hub
+from stages.core import atomic, classifier, model_hub, sharding
 from stages.core.errors import UserError
 
 POINTER = "base.json"
@@ -36,10 +37,18 @@ class Model:
     """Load the base in 8 or 4 bits (QLoRA); needs `pip install bitsandbytes` and a GPU."""
     gradient_checkpointing: bool
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    fsdp: bool
+    """Several processes share the base's layers out among them (FSDP2) and fetch each when it is its turn: for a base
+    that does not fit one GPU. One process alone takes no notice."""
+    chatglm_first_round: Literal[0, 1]
+    """Which prompt ChatGLM-6B gets, by the number of its first round: 0 its own, which the tutorial had; 1 that of
+    ChatGLM2, which the tutorial's tool changed to later. Other models have a chat template and do not read this."""
 
     def __post_init__(self) -> None:
         if self.trust_remote_code and not model_hub.is_commit(self.revision):
             raise ValueError("trust_remote_code runs code from the hub: pin `revision` to a full 40-digit commit")
+        if self.fsdp and self.quantization != "none":
+            raise ValueError("fsdp can't share quantized weights out: set fsdp to false, or quantization to none")
 
 
 @dataclass(frozen=True)
@@ -60,6 +69,8 @@ class Base:
 
             _register_native_models()
             tokenizer = AutoTokenizer.from_pretrained(self._source(), padding_side="left", **self._local())
+        if hasattr(tokenizer, "round_start"):
+            tokenizer.round_start = self.model.chatglm_first_round
         if tokenizer.eos_token_id is None:
             raise UserError(f"{self.model.name}: its tokenizer has no EOS token, so an answer could never end")
         if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
@@ -111,8 +122,11 @@ class Base:
         import logging
 
         import torch
+        from transformers.utils.logging import set_tqdm_hook
 
         self._check_files()
+        # Downloads keep their bars; reading weights that are here does not need one.
+        set_tqdm_hook(lambda bar, args, kwargs: bar(*args, **(kwargs | {"disable": True})))
         noisy = logging.getLogger("transformers.modeling_utils")
         level, noisy.level = noisy.level, logging.ERROR  # says that `score` is new, which is the point
         try:
@@ -131,6 +145,8 @@ class Base:
             noisy.level = level
         model.requires_grad_(False)
         model.eval()
+        if self.model.fsdp and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            return sharding.shard(model, self.model.name)
         quantized = self.model.quantization != "none"
         return model if device is None or quantized else model.to(device)
 
@@ -178,8 +194,8 @@ def write_pointer(folder: Path, model: Model) -> None:
             raise UserError(f"model.name: {model.name} has no config.json: it is not a model folder")
         if not list(local.glob(model_hub.WEIGHTS)):
             raise UserError(
-                f"model.name: {model.name} has no {model_hub.WEIGHTS}: pickled weights are not loaded; "
-                "convert them first"
+                f"model.name: {model.name} has no {model_hub.WEIGHTS}, and pickled weights are not loaded; "
+                f"{_mend(local)}"
             )
         identity, files = f"local:{_content_hash(local)}", _sizes(local)
     elif "/" not in model.name or model.name.startswith((".", "/", "~")):
@@ -187,6 +203,17 @@ def write_pointer(folder: Path, model: Model) -> None:
     else:
         identity = f"hub:{model.name}@{model_hub.resolve(model.name, model.revision)}"
     atomic.write_json(folder / POINTER, {"identity": identity, "model": asdict(model), "files": files})
+
+
+def _mend(local: Path) -> str:
+    """What to do about a folder with pickled weights."""
+    try:
+        chatglm = json.loads((local / "config.json").read_text(encoding="utf-8")).get("model_type") == "chatglm"
+    except json.JSONDecodeError:
+        chatglm = False
+    if chatglm:
+        return f"run `python -m stages.core.chatglm.convert {local} NEW_FOLDER` once and set model.name to NEW_FOLDER"
+    return "convert them first"
 
 
 def _register_native_models() -> None:

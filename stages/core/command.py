@@ -12,6 +12,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from stages.core import atomic, work
@@ -48,10 +49,21 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             cause = error
         if os.environ.get("COVID_DOCTOR_TRACEBACK"):
             raise cause
-        print(f"error: {message}", file=sys.stderr)
+        _end_bars()
+        _tell(f"error: {message}")
         raise SystemExit(1)
 
     return run
+
+
+def _tell(line: str) -> None:
+    """Print the line; of several processes only the first does, if it has come to the same error."""
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(3)  # it ends meanwhile, and its launcher then ends this one
+    print(line, file=sys.stderr, flush=True)
+    report = os.environ.get("TORCHELASTIC_ERROR_FILE")  # what torch's launcher shows as the cause in its summary
+    if report:
+        atomic.write_json(Path(report), {"message": {"message": line, "extraInfo": {"timestamp": int(time.time())}}})
 
 
 def _quiet() -> None:
@@ -61,6 +73,14 @@ def _quiet() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # A log file gets a progress line now and then, a terminal a smooth bar.
     os.environ.setdefault("TQDM_MININTERVAL", "0.2" if sys.stderr.isatty() else "15")
+
+
+def _end_bars() -> None:
+    """End the line of every progress bar that is still open: an error begins a line of its own."""
+    tqdm = sys.modules.get("tqdm")
+    if tqdm is not None:
+        for bar in list(tqdm.tqdm._instances):
+            bar.close()
 
 
 def costs() -> dict[str, dict[str, float]]:

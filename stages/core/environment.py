@@ -4,11 +4,13 @@ import platform
 from importlib.metadata import version
 from typing import Any
 
+from stages.core.base_model import Model
+
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "tokenizers")
 
 
-def describe(dtype: str) -> dict[str, Any]:
-    """Versions, thread count, device, precision and number of processes of this run."""
+def describe(model: Model) -> dict[str, Any]:
+    """Versions, thread count, device, number of processes and how the base `model` was loaded in this run."""
     import os
 
     import torch
@@ -17,8 +19,12 @@ def describe(dtype: str) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
+        **({} if model.quantization == "none" else {"bitsandbytes": version("bitsandbytes")}),
         "device": device,
         "threads": torch.get_num_threads(),
         "processes": int(os.environ.get("WORLD_SIZE", "1")),
-        "dtype": dtype,
+        "dtype": model.dtype,
+        "attn_implementation": model.attn_implementation,
+        "quantization": model.quantization,
+        "gradient_checkpointing": model.gradient_checkpointing,
     }

@@ -235,27 +235,28 @@ print(doctor(messages)[0]["generated_text"][-1]["content"])
 
 As a service with the OpenAI API, either of:
 
-    vllm serve ./{to} --served-model-name {to}
     transformers serve ./{to}    # pip install "transformers[serving]"
+    vllm serve ./{to}            # pip install vllm
 
     curl http://localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\
-      -d '{{"model": "{to}", "messages": [{{"role": "user", "content": "医生您好，我发烧三天了"}}]}}'
+      -d '{{"model": "./{to}", "temperature": 0, "messages": [{{"role": "user", "content": "我发烧三天了"}}]}}'
 
-(`transformers serve` knows the model as `./{to}`.) Whoever serves it must show the notice above to the users."""
+`"temperature": 0` asks for the greedy answer; without it the server samples as `generation_config.json` says. The
+project has compared the answers of `transformers serve` with its own on its built-in model; it has not run vLLM.
+Whoever serves the model must show the notice above to the users."""
 
 
 def _chatglm_use(to: str) -> str:
     return f"""\
 ## Use
 
-The first ChatGLM is not part of transformers. A checkout of covid-doctor brings it, without code from the hub; in its
-folder:
+The first ChatGLM is not part of transformers, which can't load this folder alone. A checkout of covid-doctor brings
+it, without code from the hub; in its folder:
 
 ```python
-from stages.core import chatglm
+import stages.core  # lets transformers load `model_type: chatglm`
 from transformers import pipeline
 
-chatglm.register()  # before anything is loaded: config.json says `model_type: chatglm`
 doctor = pipeline("text-generation", model="{to}")
 messages = [{{"role": "user", "content": "医生您好，我发烧三天了"}}]
 print(doctor(messages)[0]["generated_text"][-1]["content"])
@@ -264,7 +265,7 @@ print(doctor(messages)[0]["generated_text"][-1]["content"])
 `generation_config.json` holds the decoding settings of the evaluation; `do_sample=False` gives the greedy answer.
 
 As a service: `vllm serve` and `transformers serve` do not know this architecture (what vLLM calls ChatGLM is the second
-generation). A server of your own must call `chatglm.register()` first, and show the notice above to the users."""
+generation). A server of your own must `import stages.core`, and show the notice above to the users."""
 
 
 def _metadata(name: Name, origin: Base, data: Mapping[str, Any], scores: Scores | None, free: bool) -> dict[str, Any]:

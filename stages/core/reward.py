@@ -7,6 +7,21 @@ from typing import Any
 HEAD = "head.safetensors"
 
 
+def in_float32(model: Any) -> Any:
+    """A sequence classifier whose `score` head computes in float32, under autocast too, as it does in PPO later."""
+    import torch
+
+    class Head(torch.nn.Linear):
+        def forward(self, states: torch.Tensor) -> torch.Tensor:
+            with torch.autocast(states.device.type, enabled=False):
+                return super().forward(states.float())
+
+    head = Head(model.score.in_features, 1, bias=False, device="meta")
+    head.weight = torch.nn.Parameter(model.score.weight.float(), requires_grad=False)
+    model.score = head
+    return model
+
+
 def save_head(model: Any, to: Path) -> None:
     """Write the `score` head of a trained sequence classifier, `weight` [1, hidden], in float32."""
     from safetensors.torch import save_file

@@ -61,7 +61,7 @@ def save(model: Any, adapter: str, name: str, base: Base, below: Sequence[Path],
         sha256=hash_path(to / WEIGHTS),
         base=base.identity,
         below={(r := lineage(folder)).adapter: r.sha256 for folder in below},
-        environment=environment.describe(base.model.dtype),
+        environment=environment.describe(base.model),
     )
     atomic.write_json(to / LINEAGE, record.__dict__)
 
@@ -166,13 +166,18 @@ def merged(model: Any, only_if: bool = True) -> Iterator[None]:
     """Within the block the active adapters are added into the weights, so that generation runs plain layers.
 
     After it the very weights from before stand again, bit for bit: subtracting would leave rounding behind.
-    Costs a second copy of the layers that carry LoRA. A model without adapters, or with quantized layers, is left as
-    it is.
+    Costs a second copy of the layers that carry LoRA. Quantized and sharded layers are left as they are, and so is a
+    model without adapters.
     """
     import torch
     from peft.tuners.lora import Linear
+    from torch.distributed.tensor import DTensor
 
-    layers = [module for module in model.modules() if type(module) is Linear and only_if]
+    layers = [
+        module
+        for module in model.modules()
+        if only_if and type(module) is Linear and not isinstance(module.base_layer.weight, DTensor)
+    ]
     saved = []
     try:
         with torch.no_grad():
@@ -183,7 +188,7 @@ def merged(model: Any, only_if: bool = True) -> Iterator[None]:
                     start=torch.zeros((), dtype=weight.dtype, device=weight.device),
                 )
                 saved.append((layer, weight.data))
-                weight.data = weight.data + delta.to(weight.dtype)
+                weight.data = (weight.data + delta).to(weight.dtype)  # LoRA is float32: one rounding
                 layer.merged_adapters.extend(layer.active_adapters)
         yield
     finally:

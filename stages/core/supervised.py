@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stages.core import checkpoints
+from stages.core import checkpoints, processes, sharding
 from stages.core.errors import UserError
 
 
@@ -52,18 +52,41 @@ class Optimization:
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
 
+def check_processes(knobs: Optimization, dtype: str) -> int:
+    """Forward passes per optimizer step on this process; quick, to be called before any weight is read.
+
+    Raises:
+        UserError: the gradient accumulation can't be shared out evenly among the processes, or their launcher asks for
+            another precision.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    accumulation, rest = divmod(knobs.gradient_accumulation_steps, count)
+    if rest:
+        raise UserError(
+            f"gradient_accumulation_steps is {knobs.gradient_accumulation_steps}, which {count} processes can't "
+            "share evenly; make it a multiple of their number"
+        )
+    wanted = {"float16": "fp16", "bfloat16": "bf16"}.get(dtype, "no")
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched not in ("no", wanted):
+        raise UserError(
+            f"accelerate was launched with mixed_precision {launched}, but params.yaml says model.dtype {dtype}; "
+            "the parameter alone decides: set mixed_precision to `no`"
+        )
+    return accumulation
+
+
 def arguments(knobs: Optimization, dtype: str, gradient_checkpointing: bool, seed: int, work: Path) -> dict[str, Any]:
     """Keyword arguments for `TrainingArguments` or a TRL config.
 
     Raises:
-        UserError: the gradient accumulation can't be shared out evenly among the processes.
+        UserError: see `check_processes`; or the GPU has no bfloat16.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    accumulation, rest = divmod(knobs.gradient_accumulation_steps, processes)
-    if rest:
+    import torch
+
+    if dtype == "bfloat16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
         raise UserError(
-            f"gradient_accumulation_steps is {knobs.gradient_accumulation_steps}, which {processes} processes can't "
-            "share evenly; make it a multiple of their number"
+            f"params.yaml: model.dtype is bfloat16, which {torch.cuda.get_device_name()} lacks: use float16 or float32"
         )
     return {
         "output_dir": str(work),
@@ -72,7 +95,7 @@ def arguments(knobs: Optimization, dtype: str, gradient_checkpointing: bool, see
         "train_sampling_strategy": "sequential",
         "per_device_train_batch_size": knobs.per_device_train_batch_size,
         "per_device_eval_batch_size": knobs.per_device_train_batch_size,
-        "gradient_accumulation_steps": accumulation,
+        "gradient_accumulation_steps": check_processes(knobs, dtype),
         "learning_rate": knobs.learning_rate,
         "lr_scheduler_type": knobs.lr_scheduler_type,
         "warmup_steps": knobs.warmup_ratio,  # below 1 it is a share
@@ -88,8 +111,10 @@ def arguments(knobs: Optimization, dtype: str, gradient_checkpointing: bool, see
         "load_best_model_at_end": True,
         "metric_for_best_model": "eval_loss",
         "greater_is_better": False,
+        # Either runs under autocast. On GPUs float16 also gets a loss scale that adapts; a CPU has none.
         "fp16": dtype == "float16",
         "bf16": dtype == "bfloat16",
+        "use_cpu": processes.on_cpu(),
         "activation_checkpointing": gradient_checkpointing,
         "report_to": "none",
         "disable_tqdm": False,  # quiet logging would take the bar away
@@ -130,10 +155,15 @@ def callbacks(work: Path) -> list[Any]:
                 checkpoints.rotate(work)
 
     class StopAtNaN(TrainerCallback):  # type: ignore[misc]
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: Any = None, optimizer: Any = None, **kwargs: Any
+        ) -> None:
             for name in ("loss", "grad_norm", "eval_loss"):
                 value = (logs or {}).get(name)
                 if value is not None and not math.isfinite(value):
+                    if name == "grad_norm" and overflowed(optimizer):
+                        del logs[name]
+                        continue
                     raise UserError(
                         f"step {state.global_step}: {name} is {value}. The checkpoint before it is kept; lower "
                         "learning_rate, or use bfloat16 or float32 instead of float16"
@@ -142,9 +172,28 @@ def callbacks(work: Path) -> list[Any]:
     return [EvaluateAtTheEnd(), Seal(), StopAtNaN()]
 
 
+def overflowed(optimizer: Any) -> bool:
+    """Whether float16's loss scale was too large for this step, which was skipped and halved it.
+
+    Its first steps search for the scale that way. A scale below 1 is no overflow: there a gradient itself is not
+    finite.
+    """
+    scaler = getattr(optimizer, "scaler", None)
+    return scaler is not None and bool(optimizer.step_was_skipped) and scaler.get_scale() >= 1
+
+
+def keep_float32(model: Any) -> None:
+    """What trains is float32, whatever the base is: TRL rounds it to bfloat16 when the base is quantized."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
 def train(trainer: Any, work: Path) -> None:
     """Train from the newest whole checkpoint, or from the start; then the best checkpoint's weights are loaded."""
     show_progress(trainer)
+    if sharding.is_sharded(trainer.model):
+        sharding.average_gradients(trainer)
     newest = checkpoints.latest(work)
     trainer.train(resume_from_checkpoint=str(newest) if newest else None)
 

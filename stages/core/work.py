@@ -2,7 +2,8 @@
 
 DVC deletes a stage's outs before it runs, and keeping them (`persist`) would let a changed parameter resume from a
 finished checkpoint. So trainer state lives apart, in `<root>/<stage>/<key>`, where the key is a hash of all that
-decides the result: the stage's parameters, its inputs and its code. A changed knob is another key, and finds nothing.
+decides the result: the stage's parameters, its inputs, its code, the libraries' versions. A changed knob is another
+key, and finds nothing.
 
 The root is `.work` in the checkout, or what COVID_DOCTOR_WORK says (a temporary experiment runs in a copy of the
 checkout: name a root outside, and it resumes too).
@@ -20,6 +21,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,10 @@ def root() -> Path:
 
 
 def key(stage: str, parameters: Any, inputs: Iterable[Path]) -> str:
-    """Hash of the parameters (as JSON), of the bytes of every input file, and of the stage's code."""
+    """Hash of the parameters (as JSON), of every input file's bytes, of the stage's code and of what it stands on."""
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True, default=str).encode())
+    for package in ("torch", "transformers", "peft", "trl", "accelerate"):
+        digest.update(f"{package} {version(package)}\n".encode())
     for path in inputs:
         digest.update(hash_path(path).encode())
     for file in imports.closure(imports.ROOT / "stages" / f"{stage}.py"):

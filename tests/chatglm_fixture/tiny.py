@@ -55,12 +55,10 @@ def build_tiny_chatglm(folder: Path, sentences: Iterable[str] = SENTENCES, seed:
     """
     import torch
 
-    from stages.core import chatglm
     from stages.core.chatglm.configuration import ChatGLMConfig
     from stages.core.chatglm.modeling import ChatGLMForCausalLM
     from stages.core.chatglm.tokenization import ChatGLMTokenizer
 
-    chatglm.register()
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = folder / "ice_text.model"
     vocabulary.write_bytes(train_sentencepiece(sentences))

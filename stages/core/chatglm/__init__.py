@@ -1,25 +1,29 @@
 """ChatGLM-6B (first generation) as a native transformers model: configuration, model, tokenizer, prompts, conversion.
 
-`register()` makes `AutoConfig`, `AutoTokenizer`, `AutoModel…` load a folder of `model_type: chatglm` with these classes
-and without any code from the hub.
+Once `stages.core` is imported, `AutoConfig`, `AutoTokenizer` and `AutoModel…` load a folder of `model_type: chatglm`
+with these classes and without any code from the hub.
 """
 
 
+def register_config() -> None:
+    """Make `AutoConfig` know ChatGLM. Every other `Auto…` class reads the configuration first, and that registers the
+    rest: model code must not be imported while transformers' own modules still are."""
+    from transformers.models.auto.configuration_auto import AutoConfig
+
+    from stages.core.chatglm.configuration import ChatGLMConfig
+
+    AutoConfig.register(ChatGLMConfig.model_type, ChatGLMConfig, exist_ok=True)
+
+
 def register() -> None:
-    """Make the `Auto…` classes of transformers know ChatGLM. Imports only when called; may be called again."""
-    from transformers import (
-        AutoConfig,
-        AutoModel,
-        AutoModelForCausalLM,
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
-    )
+    """Make all `Auto…` classes know ChatGLM. Imports only when called; may be called again."""
+    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
     from stages.core.chatglm.configuration import ChatGLMConfig
     from stages.core.chatglm.modeling import ChatGLMForCausalLM, ChatGLMForSequenceClassification, ChatGLMModel
     from stages.core.chatglm.tokenization import ChatGLMTokenizer
 
-    AutoConfig.register(ChatGLMConfig.model_type, ChatGLMConfig, exist_ok=True)
+    register_config()
     AutoModel.register(ChatGLMConfig, ChatGLMModel, exist_ok=True)
     AutoModelForCausalLM.register(ChatGLMConfig, ChatGLMForCausalLM, exist_ok=True)
     AutoModelForSequenceClassification.register(ChatGLMConfig, ChatGLMForSequenceClassification, exist_ok=True)

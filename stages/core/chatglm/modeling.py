@@ -190,10 +190,15 @@ class ChatGLMPreTrainedModel(PreTrainedModel):
     _input_embed_layer = "word_embeddings"
     _no_split_modules = ["ChatGLMBlock"]
     _skip_keys_device_placement = ["past_key_values"]
-    _keys_to_ignore_on_load_unexpected = [r"rotary_emb\.inv_freq$"]  # computed, and the file's copy is the same
+    _keys_to_ignore_on_load_unexpected = [
+        r"rotary_emb\.inv_freq$",  # computed, and the file's copy is the same
+        r"^lm_head\.",  # by the trunk and the reward model, which have none
+    ]
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _can_compile_fullgraph = True
+    derives_position_ids = True
+    """From the ids and the mask, in two channels: whoever calls it leaves position_ids out."""
     _can_record_outputs = {"hidden_states": ChatGLMBlock, "attentions": ChatGLMAttention}
 
     @classmethod
@@ -459,11 +464,4 @@ class ChatGLMForCausalLM(ChatGLMPreTrainedModel, GenerationMixin):
 class ChatGLMForSequenceClassification(GenericForSequenceClassification, ChatGLMPreTrainedModel):
     """The trunk and a linear head `score` at each row's last token that is not padding: a reward model."""
 
-    base_model_prefix = "transformer"
-    _keys_to_ignore_on_load_unexpected = [*ChatGLMPreTrainedModel._keys_to_ignore_on_load_unexpected, r"^lm_head\."]
-
-    def __init__(self, config: ChatGLMConfig):
-        from stages.core.chatglm import register
-
-        register()  # the mixin builds the trunk through AutoModel
-        super().__init__(config)
+    base_model_prefix = "transformer"  # the mixin has another

@@ -1,4 +1,4 @@
-"""Numbers → a short Markdown text for a pull request, and the rows of a plot that DVC draws."""
+"""Numbers → a short Markdown text for a pull request."""
 
 from typing import Any
 
@@ -36,15 +36,6 @@ def markdown(comparison: Comparison, answers: list[Answer], language: str) -> st
             lines.append(_row([word(f"metric.{metric.name}"), *cells]))
     lines += ["", word("page.bold"), ""]
     return "\n".join(lines)
-
-
-def rows(comparison: Comparison) -> list[dict[str, Any]]:
-    """One row per model and metric: `model,metric,value,low,high`."""
-    return [
-        {"model": model, "metric": metric.name} | comparison.values[model][metric.name]._asdict()
-        for metric in METRICS
-        for model in MODELS
-    ]
 
 
 def _value(interval: Any, metric: Metric, sign: bool = False) -> str:

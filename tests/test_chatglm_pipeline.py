@@ -1,0 +1,256 @@
+"""A tiny random ChatGLM through every stage, and the equalities that its stack rests on."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+import yaml
+from chatglm_fixture.tiny import build_tiny_chatglm
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from stages.core import base_model, chat_format, generation, imports, records, reward, stack
+from stages.core.chatglm import pair, prompt
+from stages.core.ppo import views
+
+torch.set_num_threads(1)
+QUESTIONS = ["我发烧了", "晚上睡不着应该怎么办？", "请问需要做核酸检测吗，我应该怎么办？", "干咳三天了"]
+ANSWER = "注意休息。"
+HISTORY = [["您好", "您好。"]]
+GREEDY = generation.Decoding(do_sample=False, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
+LORA = {"r": 4, "alpha": 32, "dropout": 0.0, "target_modules": ["query_key_value"]}
+
+
+class Run(NamedTuple):
+    folder: Path
+    base: Path
+    sft: Path
+    ppo: Path
+    rm: Path
+    output: str
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Run:
+    to = tmp_path_factory.mktemp("pipeline")
+    plain = [[f"病人：{q}", f"医生：{ANSWER}"] for q in QUESTIONS]
+    dialogues = plain + [["病人：" + HISTORY[0][0], "医生：" + HISTORY[0][1], *turns] for turns in plain]
+    preferences = [
+        {"history": h, "instruction": q, "input": "", "output": [ANSWER, "不"]} for h in ([], HISTORY) for q in QUESTIONS
+    ]
+    for name, rows in (("train_data", dialogues * 4), ("validate_data", dialogues[:2]), ("test_data", dialogues),
+                       ("preferences", preferences * 2)):
+        (to / f"{name}.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
+    config = to / "params.yaml"
+    config.write_text(yaml.safe_dump(parameters(to)), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, str(imports.ROOT / "tests" / "chatglm_pipeline.py"), str(to), str(config)],
+        env=os.environ | {"PYTHONPATH": str(imports.ROOT), "COVID_DOCTOR_WORK": str(to / "work"), "HF_HUB_OFFLINE": "1",
+                          "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"},
+        cwd=to, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return Run(to, *(to / "models" / name for name in ("base", "sft", "ppo", "rm")), done.stdout)
+
+
+def parameters(to: Path) -> dict:
+    params = yaml.safe_load((imports.ROOT / "params.yaml").read_text(encoding="utf-8"))
+    params["model"]["name"] = str(build_tiny_chatglm(to / "chatglm"))
+    params["data"]["preferences_validate_ratio"] = 0.5
+    params["sft"] |= {"num_train_epochs": 60, "per_device_train_batch_size": 8, "learning_rate": 1e-2, "eval_steps": 80,
+                      "max_grad_norm": 10.0, "max_source_length": 64, "max_target_length": 16, "lora": LORA | {"r": 8}}
+    params["rm"] |= {"num_train_epochs": 6, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "eval_steps": 5,
+                     "max_source_length": 64, "max_target_length": 16, "lora": LORA}
+    params["ppo"] |= {"total_episodes": 32, "batch_size": 8, "per_device_train_batch_size": 2, "save_steps": 2,
+                      "local_rollout_forward_batch_size": 4, "max_source_length": 64, "min_response_length": 6,
+                      "max_response_length": 12, "learning_rate": 1e-3, "lora": LORA}
+    params["predict"] |= {"max_source_length": 64, "max_new_tokens": 16, "batch_size": 3, "do_sample": False,
+                          "bootstrap_samples": 100}
+    params["score"] |= {"max_source_length": 64, "max_target_length": 16, "batch_size": 3, "bootstrap_samples": 100}
+    return params
+
+
+def numbers(run: Run, name: str) -> dict:
+    return json.loads((run.folder / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def test_every_stage(run):
+    pointer = base_model.read(run.base)
+    assert pointer.identity.startswith("local:") and sorted(p.name for p in run.base.iterdir()) == ["base.json"]
+    for folder in (run.sft, run.rm, run.ppo):
+        weights = load_file(folder / stack.WEIGHTS)
+        assert {name.split(".")[-3] for name in weights} == {"query_key_value"}
+        assert len(weights) == 4  # A and B of two layers
+        assert all(tensor.abs().sum() > 0 for tensor in weights.values()), "an adapter did not learn"
+    assert numbers(run, "train_rm")["eval_accuracy"] == 1.0
+    assert numbers(run, "sft")["rouge-l"] > 90 > 20 > numbers(run, "base")["rouge-l"]
+    assert numbers(run, "sft")["eos_rate"] > 0.9 > numbers(run, "base")["eos_rate"]
+    assert (run.folder / "index.html").stat().st_size > 1e5
+
+
+def views_of(run: Run, **change) -> tuple:
+    """What PPO works with: tokenizer, the module with every adapter on it, and prompts of four lengths."""
+    origin = base_model.read(run.base)
+    origin = replace(origin, model=replace(origin.model, **change))
+    tokenizer = origin.tokenizer()
+    model = stack.load(origin.causal_lm(), [run.sft, run.rm, run.ppo])
+    stack.activate(model, ["sft", "ppo"], trainable="ppo")
+    rounds = [[], HISTORY, HISTORY * 2, []]
+    prompts = [chat_format.encode_prompt(tokenizer, h, q, 99).ids for h, q in zip(rounds, QUESTIONS, strict=True)]
+    return tokenizer, model, prompts
+
+
+RESPONSES = [[40, 41, 42], [43], [44, 45, 46, 47, 48], [50, 51]]
+
+
+def test_ppo_gives_padded_rows_the_positions_of_each_alone(run, monkeypatch):
+    from stages.core.chatglm import modeling
+
+    tokenizer, model, prompts = views_of(run)
+    batch = views.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
+    seen = {}
+    for name in ("rotary_angles", "visible"):
+        def spy(*arguments, name=name, inner=getattr(modeling, name)):
+            seen[name] = inner(*arguments) if name == "visible" else arguments[0]
+            return inner(*arguments)
+
+        monkeypatch.setattr(modeling, name, spy)
+    with torch.no_grad():
+        views.hidden_states(model, batch)
+        positions, mask = seen["rotary_angles"], seen["visible"]
+        for row, (prompt_ids, response) in enumerate(zip(prompts, RESPONSES, strict=True)):
+            left = batch.prompt_length - len(prompt_ids)
+            real = slice(left, batch.prompt_length + len(response))
+            border, length = len(prompt_ids) - 1, len(prompt_ids) + len(response)  # <sop> is the prompt's last
+            assert positions[row, 0, real].tolist() == [*range(border), *[border - 1] * (length - border)]
+            assert positions[row, 1, real].tolist() == [*[0] * border, *range(1, length - border + 1)]
+            context = torch.arange(length) < border
+            causal = torch.ones(length, length, dtype=torch.bool).tril()
+            assert torch.equal(mask[row, 0, real, real], causal | context)
+            assert not mask[row, 0, real, :left].any() and not mask[row, 0, real, real.stop :].any()
+
+
+def test_ppo_reads_padded_rows_as_each_alone(run):
+    """Log-probabilities, values and rewards of left-padded prompts with right-padded responses."""
+    tokenizer, model, prompts = views_of(run)
+    value_head = torch.nn.Linear(32, 1)
+    value_head.load_state_dict(load_file(run.ppo / "value_head.safetensors"))
+    head = reward.load_head(run.rm, "cpu")
+    batch = views.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
+    views.check_plain_head(model, batch)
+    said = views.words(model, batch, 0.7, 4, value_head)
+    with stack.active(model, ["reward"]), torch.no_grad():
+        scores = views.scores(model, batch, head)
+    for row, (prompt_ids, response) in enumerate(zip(prompts, RESPONSES, strict=True)):
+        ids = torch.tensor([[*prompt_ids, *response]])
+        with torch.no_grad():
+            alone = model(input_ids=ids, output_hidden_states=True)  # no mask, no positions
+            log_probs = (alone.logits[0, len(prompt_ids) - 1 : -1] / 0.7).log_softmax(-1)
+            log_probs = log_probs[range(len(response)), response]
+            values = value_head(alone.hidden_states[-1][0, len(prompt_ids) - 1 : -1]).squeeze(-1)
+            with stack.active(model, ["reward"]):
+                last = model(input_ids=ids, output_hidden_states=True).hidden_states[-1][0, -1]
+            expected = head(last)
+        close = {"atol": 1e-5, "rtol": 1e-5}
+        torch.testing.assert_close(said.log_probs[row, : len(response)], log_probs, **close)
+        torch.testing.assert_close(said.values[row, : len(response)], values, **close)
+        torch.testing.assert_close(scores[row], expected[0], **close)
+        assert not said.log_probs[row, len(response) :].any()
+
+
+def test_ppo_scores_as_the_classifier_that_was_trained(run):
+    from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+
+    tokenizer, model, prompts = views_of(run)
+    batch = views.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
+    with stack.active(model, ["reward"]), torch.no_grad():
+        scores = views.scores(model, batch, reward.load_head(run.rm, "cpu"))
+    classifier = base_model.read(run.base).reward_model()
+    lora = LoraConfig(r=4, lora_alpha=32, target_modules=["query_key_value"], task_type="SEQ_CLS")
+    classifier = get_peft_model(classifier, lora)
+    head = {"base_model.model.score.weight": load_file(run.rm / reward.HEAD)["weight"]}
+    assert not set_peft_model_state_dict(classifier, load_file(run.rm / stack.WEIGHTS) | head).unexpected_keys
+    rows = [[*p, *r] for p, r in zip(prompts, RESPONSES, strict=True)]
+    found = reward.score_with_classifier(classifier, rows, tokenizer.pad_token_id, batch_size=4)
+    assert found == pytest.approx(scores.tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.01), ("float16", 1e-3)])
+def test_checkpointing_and_half_precision(run, dtype, tolerance):
+    """The gradients with recomputed activations are those without, in each precision; and near those of float32."""
+    tokenizer, exact, prompts = views_of(run)
+    batch = views.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
+    expected = views.words(exact, batch, 1.0, 8).log_probs
+    found = []
+    for checkpointing in (False, True):
+        _, model, _ = views_of(run, dtype=dtype)
+        model.train()
+        if checkpointing:
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+            model.enable_input_require_grads()
+        said = views.words(model, batch, 1.0, 8)
+        said.log_probs.sum().backward()
+        found.append([p.grad for p in model.parameters() if p.requires_grad])
+        assert model.get_decoder().layers[0].attention.query_key_value.base_layer.weight.dtype == getattr(torch, dtype)
+    assert (said.log_probs - expected).abs().max() < tolerance * expected.abs().max()
+    assert len(found[0]) == 4
+    for plain, recomputed in zip(*found, strict=True):
+        torch.testing.assert_close(recomputed, plain, atol=1e-6, rtol=1e-4)
+
+
+def test_the_stack_the_merged_and_the_exported_model_say_the_same(run):
+    tokenizer, model, prompts = views_of(run)
+    sop, eop = tokenizer.bos_token_id, tokenizer.eos_token_id
+    assert all(ids[-2:] == [tokenizer.gmask_token_id, sop] and ids.count(sop) == 1 for ids in prompts)
+    eos = generation.eos_ids(model, tokenizer)
+    assert eos == [eop]
+    exported = AutoModelForCausalLM.from_pretrained(run.folder / "doctor").eval()
+    assert exported.generation_config.eos_token_id == [eop]
+
+    def answers(model):
+        found = generation.generate(model, prompts, "abcd", GREEDY, 16, 3, eos, tokenizer.pad_token_id)
+        return dict(found)
+
+    stacked = answers(model)
+    with stack.merged(model):
+        assert answers(model) == stacked
+    assert answers(exported) == stacked
+    assert any(answer.ids[-1] == eop and answer.ended for answer in stacked.values())
+    again = AutoTokenizer.from_pretrained(run.folder / "doctor")
+    messages = [{"role": "user", "content": QUESTIONS[0]}]
+    assert again.apply_chat_template(messages, add_generation_prompt=True, return_dict=False) == prompts[0]
+
+
+@pytest.mark.parametrize("first_round", [0, 1])
+def test_the_parameter_chooses_the_rounds(run, first_round, tmp_path):
+    """In a prompt as the stages encode it, in a training pair, and in the tokenizer that an export saves."""
+    origin = base_model.read(run.base)
+    tokenizer = replace(origin, model=replace(origin.model, chatglm_first_round=first_round)).tokenizer()
+    text = {
+        0: "[Round 0]\n问：您好\n答：您好。\n[Round 1]\n问：我发烧了\n答：",
+        1: "[Round 1]\n\n问：您好\n\n答：您好。\n\n[Round 2]\n\n问：我发烧了\n\n答：",
+    }[first_round]
+    ids = chat_format.encode_prompt(tokenizer, HISTORY, QUESTIONS[0], 99).ids
+    assert ids == tokenizer(text)["input_ids"]
+    bare = {0: "我发烧了", 1: "[Round 1]\n\n问：我发烧了\n\n答："}[first_round]
+    assert chat_format.encode_prompt(tokenizer, [], QUESTIONS[0], 99).ids == tokenizer(bare)["input_ids"]
+    sample = records.Sample(HISTORY, QUESTIONS[0], ANSWER)
+    answer = chat_format.encode_answer(tokenizer, sample.output, 16).ids
+    rendered = prompt.render([tuple(turn) for turn in HISTORY], QUESTIONS[0], first_round)
+    assert pair.training_pair(tokenizer, rendered, ANSWER, 99, 16)["input_ids"] == [*ids, *answer]
+    tokenizer.save_pretrained(tmp_path)
+    assert AutoTokenizer.from_pretrained(tmp_path, config=origin.causal_lm().config).round_start == first_round
+
+
+def test_the_card_says_how_to_load_it(run):
+    card = (run.folder / "doctor" / "README.md").read_text(encoding="utf-8")
+    assert "import stages.core" in card and "not part of transformers" in card
+    assert "vllm serve ./" not in card
+    said = run.output.splitlines()[-1]
+    assert said.startswith(f"{run.folder}/doctor: written") and "stages.core" in said

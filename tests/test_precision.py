@@ -1,0 +1,206 @@
+"""The base in its named precision; what trains, and each head, in float32: in memory, in the optimizer, on disk."""
+
+import csv
+import json
+import types
+from pathlib import Path
+
+import pytest
+import tiny_run
+import torch
+from safetensors.torch import load_file
+
+from stages import rm, sft
+from stages.core import base_model, reward, stack, supervised
+from stages.core.errors import UserError
+from stages.core.ppo.trainer import Trainer
+
+torch.set_num_threads(1)
+CASES = [
+    ("float32", "eager", False), ("float32", "sdpa", True),
+    ("bfloat16", "sdpa", False), ("bfloat16", "eager", True),
+    ("float16", "sdpa", True),
+]  # fmt: skip
+each_case = pytest.mark.parametrize(("dtype", "attention", "checkpointing"), CASES)
+
+
+def run(top: Path, monkeypatch: pytest.MonkeyPatch, **model: object) -> dict[str, dict[str, set[torch.dtype]]]:
+    """All stages, below `top`; the data types that were seen in memory when each trained, per kind of tensor."""
+    seen = {}
+    train, optimise = supervised.train, Trainer.optimise
+
+    def watched_train(trainer, work):
+        train(trainer, work)
+        stage = type(trainer).__mro__[1].__name__
+        seen[stage] = kinds(trainer.model, trainer.optimizer.optimizer)
+
+    def watched_optimise(self, *arguments):
+        row = optimise(self, *arguments)
+        seen["PPO"] = kinds(self.model, self.optimizer)
+        return row
+
+    monkeypatch.setattr(supervised, "train", watched_train)
+    monkeypatch.setattr(Trainer, "optimise", watched_optimise)
+    monkeypatch.setenv("COVID_DOCTOR_WORK", str(top / "work"))
+    tiny_run.write(top, **model)
+    for stage in (tiny_run.run_sft, tiny_run.run_rm, tiny_run.run_ppo, tiny_run.run_predict, tiny_run.run_score):
+        stage(top, top / "out")
+    return seen
+
+
+def kinds(model: torch.nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, set[torch.dtype]]:
+    found = {"adapters": set(), "base": set(), "head": set()}
+    for name, parameter in model.named_parameters():
+        found["adapters" if ".lora_" in name else "head" if ".score." in name else "base"].add(parameter.dtype)
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    found["trained"] = {p.dtype for p in trained} | {p.grad.dtype for p in trained if p.grad is not None}
+    found["moments"] = {t.dtype for state in optimizer.state.values() for t in state.values()}
+    return found
+
+
+def column(file: Path, name: str) -> list[float]:
+    with file.open() as rows:
+        return [float(row[name]) for row in csv.DictReader(rows)]
+
+
+@pytest.fixture(scope="module")
+def in_float32(tmp_path_factory) -> Path:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        run(top := tmp_path_factory.mktemp("float32"), monkeypatch)
+    return top / "out"
+
+
+@each_case
+def test_every_stage(dtype, attention, checkpointing, in_float32, tmp_path, monkeypatch):
+    named = {"dtype": dtype, "attn_implementation": attention, "gradient_checkpointing": checkpointing}
+    seen = run(tmp_path, monkeypatch, **named)
+    out = tmp_path / "out"
+
+    assert set(seen) == {"SFTTrainer", "RewardTrainer", "PPO"}
+    for stage, found in seen.items():
+        assert found["base"] == {getattr(torch, dtype)}, stage
+        assert found["adapters"] == found["trained"] == found["moments"] == {torch.float32}, stage
+    assert seen["RewardTrainer"]["head"] == {torch.float32}
+    files = [*out.glob("*/*.safetensors")]
+    assert len(files) == 5
+    for file in files:
+        assert {tensor.dtype for tensor in load_file(file).values()} == {torch.float32}, file
+
+    for stage in ("sft", "rm", "ppo"):
+        recorded = json.loads((out / stage / "lineage.json").read_text())["environment"]
+        assert named.items() <= recorded.items()
+        assert recorded["quantization"] == "none"
+
+    near = 1e-4 if dtype == "float32" else 0.02
+    for stage in ("sft", "rm"):
+        assert column(out / f"{stage}.csv", "loss") == pytest.approx(column(in_float32 / f"{stage}.csv", "loss"), near)
+        evals = f"{stage}_eval.csv"
+        assert column(out / evals, "eval_loss") == pytest.approx(column(in_float32 / evals, "eval_loss"), near)
+    rewards, expected = (json.loads((folder / "score.json").read_text())["sft"] for folder in (out, in_float32))
+    assert rewards == pytest.approx(expected, abs=near * 10)
+
+
+@pytest.fixture
+def policy(tmp_path):
+    """What PPO trains, before its trainer: makes it anew, with or without checkpointing."""
+    tiny_run.write(tmp_path)
+    origin = base_model.read(tmp_path / "base")
+
+    def make(checkpointing: bool):
+        model = stack.load(origin.causal_lm(), [tmp_path / "sft", tmp_path / "rm"])
+        stack.activate(model, ["sft"], trainable="sft")
+        if checkpointing:
+            model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
+            model.enable_input_require_grads()
+        return model
+
+    return make
+
+
+IDS = torch.tensor([[5, 60, 9, 200, 31, 4]])
+
+
+def test_checkpointing_gives_the_same_gradients(policy):
+    gradients = []
+    for checkpointing in (False, True):
+        model = policy(checkpointing).train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        calls = []
+        layer = model.get_base_model().model.layers[0].mlp
+        layer.register_forward_pre_hook(lambda *_, calls=calls: calls.append(1))
+        model(input_ids=IDS, labels=IDS, use_cache=False).loss.backward()
+        assert len(calls) == 1 + checkpointing
+        gradients.append({n: p.grad for n, p in model.named_parameters() if p.requires_grad})
+    assert all(g.abs().max() > 0 for g in gradients[0].values())
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=1e-6)
+
+
+def test_generation_keeps_its_cache_under_checkpointing(policy):
+    model = policy(True).eval()
+    widths = []
+    model.get_base_model().model.layers[0].register_forward_hook(lambda m, args, out: widths.append(args[0].shape[1]))
+    model.generate(input_ids=IDS, attention_mask=torch.ones_like(IDS), max_new_tokens=5, min_new_tokens=5)
+    assert widths == [6, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_the_reward_head_computes_in_float32_under_autocast(dtype, tmp_path):
+    tiny_run.write(tmp_path, dtype=dtype)
+    model = reward.in_float32(base_model.read(tmp_path / "base").reward_model())
+    states = []
+    model.score.register_forward_hook(lambda m, args, out: states.append(args[0]))
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        logits = model(input_ids=IDS, attention_mask=torch.ones_like(IDS)).logits
+    assert logits.dtype == torch.float32
+    assert torch.equal(logits[0], model.score.weight @ states[0][0, -1].float())
+
+
+def test_one_measure_of_evaluation_is_the_loss_that_trains(tmp_path, monkeypatch):
+    """On a full batch both must agree: TRL's loss, and the sums that the evaluation adds up."""
+    monkeypatch.setenv("COVID_DOCTOR_WORK", str(tmp_path / "work"))
+    compared = []
+
+    def compare(trainer, work):
+        batch = trainer._prepare_inputs(next(iter(trainer.get_eval_dataloader())))
+        with torch.no_grad():
+            theirs = float(trainer.compute_loss(trainer.model, dict(batch)))
+            weight, loss, *_ = measures[len(compared)](trainer.model, batch).double().sum(0).tolist()
+        compared.append((loss / weight, theirs))
+        raise InterruptedError
+
+    knobs = types.SimpleNamespace(center_rewards_coefficient=0.01)
+    measures = [sft.answer_loss, rm.preference_loss(knobs)]
+    monkeypatch.setattr(supervised, "train", compare)
+    tiny_run.write(tmp_path)
+    for stage in (tiny_run.run_sft, tiny_run.run_rm):
+        with pytest.raises(InterruptedError):
+            stage(tmp_path, tmp_path / "out")
+    for ours, theirs in compared:
+        assert ours == pytest.approx(theirs, abs=1e-5)
+
+
+class Optimizer:
+    """Like accelerate's, after a step that float16's loss scale made overflow."""
+
+    step_was_skipped = True
+
+    def __init__(self, scale: float):
+        self.scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+        self.scaler.scale(torch.ones(()))  # the first use sets the scale
+
+
+def test_an_overflow_of_the_loss_scale_is_no_nan(tmp_path):
+    stop = supervised.callbacks(tmp_path)[-1]
+    state = types.SimpleNamespace(global_step=3)
+    logs = {"loss": 1.0, "grad_norm": float("inf")}
+    stop.on_log(None, state, None, logs, optimizer=Optimizer(512.0))
+    assert logs == {"loss": 1.0}
+    refused = [
+        ({"grad_norm": float("nan")}, Optimizer(0.5)), ({"grad_norm": float("inf")}, None),
+        ({"loss": float("nan")}, Optimizer(512.0)),
+    ]  # fmt: skip
+    for logs, optimizer in refused:
+        with pytest.raises(UserError, match=r"step 3: .* is (nan|inf)\. The checkpoint before it is kept"):
+            stop.on_log(None, state, None, logs, optimizer=optimizer)

@@ -1,0 +1,78 @@
+"""The stages that need a base, on the models of tiny_models.py and a few samples: seconds for all of them."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import tiny_models
+import yaml
+
+from stages import ppo, predict, rm, score, sft
+from stages.core import base_model
+
+ROOT = Path(__file__).parents[1]
+SAMPLES = [
+    {"history": [], "instruction": f"发烧{n}天了，怎么办？" + "还咳嗽。" * (n % 5), "output": "多喝水。" * (1 + n % 3)}
+    for n in range(40)
+]
+PAIRS = [
+    {"history": [], "instruction": f"嗓子疼{n}天了。", "chosen": "建议做核酸。" * (1 + n % 2), "rejected": "不知道。"}
+    for n in range(24)
+]
+
+
+def write(top: Path, **model: object) -> None:
+    """Data, models and params.yaml below `top`; `model` says how the base is to be loaded."""
+    folders = tiny_models.write(top)
+    base_model.write_pointer(folders.base, replace(tiny_models.MODEL, **model))
+    for name, rows in (("train", SAMPLES), ("validate", SAMPLES[:8]), ("test", SAMPLES[:11]),
+                       ("preferences_train", PAIRS), ("preferences_validate", PAIRS[:9])):
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        (top / f"{name}.jsonl").write_text(text, encoding="utf-8")
+    params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    for stage in ("sft", "rm"):
+        params[stage] |= {"num_train_epochs": 1, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2,
+                          "logging_steps": 1, "eval_steps": 4, "max_source_length": 96, "max_target_length": 32}
+        params[stage]["lora"]["dropout"] = 0.0  # each process draws its own
+    params["sft"]["dev_ratio"] = 0.15  # 7 samples: the last batch is not full, and one process gets more than another
+    params["ppo"] |= {"total_episodes": 24, "batch_size": 8, "per_device_train_batch_size": 2, "save_steps": 2,
+                      "max_source_length": 96, "min_response_length": 6, "max_response_length": 12}
+    params["predict"] |= {"max_source_length": 96, "max_new_tokens": 12, "batch_size": 4, "bootstrap_samples": 100}
+    params["score"] |= {"bootstrap_samples": 100}
+    (top / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+
+
+def run_sft(top: Path, to: Path) -> None:
+    sft.main(
+        top / "train.jsonl", top / "validate.jsonl", top / "base", to / "sft", to / "sft.csv", to / "sft_eval.csv",
+        to / "sft.json", top / "params.yaml",
+    )  # fmt: skip
+
+
+def run_rm(top: Path, to: Path) -> None:
+    rm.main(
+        top / "preferences_train.jsonl", top / "preferences_validate.jsonl", top / "base", to / "rm", to / "rm.csv",
+        to / "rm_eval.csv", to / "rm.jsonl", to / "rm.json", top / "params.yaml",
+    )  # fmt: skip
+
+
+def run_ppo(top: Path, to: Path) -> None:
+    """On the given sft and rm, so that their last digit can't grow here."""
+    ppo.main(
+        top / "train.jsonl", top / "base", top / "sft", top / "rm", to / "ppo", to / "ppo.csv", to / "ppo.json",
+        top / "params.yaml",
+    )  # fmt: skip
+
+
+def run_predict(top: Path, to: Path) -> None:
+    predict.main(
+        "sft", top / "test.jsonl", top / "base", to / "predictions" / "sft.jsonl", to / "scores.jsonl",
+        to / "predict.json", top / "params.yaml", [top / "sft"],
+    )  # fmt: skip
+
+
+def run_score(top: Path, to: Path) -> None:
+    score.main(
+        top / "test.jsonl", to / "predictions", ["sft"], top / "base", top / "rm", [top / "sft"], to / "score.jsonl",
+        to / "score.json", to / "lineage.json", top / "params.yaml",
+    )  # fmt: skip
