@@ -3,6 +3,7 @@
     python -m stages.preprocess --help
 """
 
+import hashlib
 import json
 from collections import Counter
 from dataclasses import dataclass
@@ -77,6 +78,8 @@ def main(
         "validate": len(held_out),
         "chosen_longer_ratio": round(longer / len(kept + held_out), 4),
     }
+    sources = {"train": train, "validate": validate, "test": test, "preferences": preference}
+    report["sha256"] = {name: sha256(source) for name, source in sources.items()}
     atomic.write_json(metrics, report)
     print({split: report[split]["samples"] for split in ("train", "validate", "test")}, report["preferences"])
 
@@ -91,6 +94,12 @@ SAMPLE_COUNTS = (
     "samples",
 )
 PAIR_COUNTS = ("records", "pairs", "dropped_ties")
+
+
+def sha256(path: Path) -> str:
+    """What `sha256sum` prints for the file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def read_list(path: Path) -> list[Any]:

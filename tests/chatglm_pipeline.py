@@ -41,6 +41,7 @@ score.main(
     metrics / "reward.json", metrics / "lineage.json", config,
 )  # fmt: skip
 report.main(
-    predictions, scores, metrics, curves, to / "index.html", to / "summary.md", to / "metrics.json", to / "plots", config
-)
+    predictions, scores, metrics, curves, to / "index.html", to / "summary.md", to / "metrics.json", to / "plots",
+    config,
+)  # fmt: skip
 export.main(to / "doctor", Name.ppo, models / "base", models / "sft", models / "ppo", config, metrics)

@@ -17,7 +17,20 @@ import torch
 import yaml
 
 from stages import chat
-from stages.core import base_model, chat_format, conversation, imports, params, stack, stack_names
+from stages.core import (
+    base_model,
+    chat_format,
+    conversation,
+    imports,
+    interrupts,
+    params,
+    repl,
+    speakers,
+    stack,
+    stack_names,
+    streaming,
+    terminal,
+)
 from stages.core.errors import UserError
 from stages.core.generation import eos_ids, generate
 from stages.core.stack_names import Name
@@ -94,14 +107,14 @@ def test_stacks_on_one_base_answer_as_each_alone_and_with_history(files):
     origin = base_model.read(files.base)
     knobs = files.knobs()
     for merge in (True, False):
-        with conversation.Speakers(origin, None, merge) as speakers:
+        with speakers.Speakers(origin, None, merge) as chatting:
             for name in Name:
-                speakers.add(name, stack_names.resolve(name, origin, files.sft, files.ppo))
+                chatting.add(name, stack_names.resolve(name, origin, files.sft, files.ppo))
             said = {}
             history = [["医生您好", "您好"]]
             for name in (Name.ppo, Name.base, Name.sft, Name.base, Name.ppo):
                 pieces: list[str] = []
-                reply = speakers.answer(
+                reply = chatting.answer(
                     name, history, QUESTIONS[0], "k", knobs, knobs.max_source_length, knobs.max_new_tokens,
                     pieces.append,
                 )
@@ -114,7 +127,7 @@ def test_text_is_streamed_whole_characters_at_a_time(files):
     tokenizer = base_model.read(files.base).tokenizer()
     ids = tokenizer.encode("  体温？\n多少  ", add_special_tokens=False)
     pieces: list[str] = []
-    stream = conversation._Pieces(tokenizer, pieces.append)
+    stream = streaming.Pieces(tokenizer, pieces.append)
     stream.put(torch.tensor([ids]))  # the prompt
     for token in ids:
         stream.put(torch.tensor([token]))
@@ -147,6 +160,58 @@ def test_mistakes_are_one_line(files, monkeypatch, capsys):
     tiny_models.write_base(other, seed=9)
     with pytest.raises(UserError, match="was trained on base"):
         chat.main(**(files.arguments() | {"base": other}))
+
+
+# --- commands and interrupts, without a terminal ---
+
+
+def test_ctrl_c_waits_where_it_would_do_harm():
+    done = []
+
+    def work():
+        with interrupts.postponed():
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(0.01)
+            done.append("to the end")
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert done == ["to the end"]
+
+
+def test_ctrl_c_during_a_change_of_model_and_a_failed_save_lead_back_to_the_prompt(
+    files, tmp_path, monkeypatch, capsys
+):
+    files.write_params(max_new_tokens=12)
+    origin, knobs = base_model.read(files.base), files.knobs()
+    really_load, interrupted = stack.load, []
+
+    def load(model, folders):
+        if not interrupted:
+            interrupted.append(folders)
+            os.kill(os.getpid(), signal.SIGINT)
+        return really_load(model, folders)
+
+    monkeypatch.setattr(stack, "load", load)
+    (tmp_path / "file").write_text("")
+    nowhere, talk = tmp_path / "file" / "talk.json", tmp_path / "talk.json"
+    typed = iter(["/model sft", f"/save {nowhere}", "/model sft", QUESTIONS[0], f"/save {talk}", "/quit"])
+    monkeypatch.setattr(terminal, "read_message", lambda prompt: next(typed))
+
+    def folders(name):
+        return stack_names.resolve(name, origin, files.sft, files.ppo)
+
+    with speakers.Speakers(origin, None, knobs.merge_adapters) as chatting:
+        chatting.add(Name.base, folders(Name.base))
+
+        def ask(name, history, question, number, show):
+            return chatting.answer(name, history, question, str(number), knobs, 256, knobs.max_new_tokens, show)
+
+        repl.Repl(chatting, [Name.base], folders, ask, "notice").run()
+    shown = capsys.readouterr().out
+    assert "[stopped]" in shown and f"error: {nowhere} can't be written" in shown and shown.count("(sft)") == 1
+    [each] = json.loads(talk.read_text())["rounds"]
+    assert each["answers"] == {"sft": predicted(files, Name.sft, [], QUESTIONS[0], "0")}
 
 
 # --- the terminal ---
@@ -265,7 +330,7 @@ def test_ctrl_c_stops_an_answer_and_not_the_program(files, tmp_path):
         at.expect("[stopped]", 10)
         at.expect("\n> ")
         at.type("/save talk.json\r")
-        at.expect("(1 rounds written")
+        at.expect("(1 round written")
         at.type("/quit\r")
         assert at.process.wait(20) == 0
     finally:

@@ -42,7 +42,9 @@ def run(tmp_path_factory) -> Run:
     plain = [[f"病人：{q}", f"医生：{ANSWER}"] for q in QUESTIONS]
     dialogues = plain + [["病人：" + HISTORY[0][0], "医生：" + HISTORY[0][1], *turns] for turns in plain]
     preferences = [
-        {"history": h, "instruction": q, "input": "", "output": [ANSWER, "不"]} for h in ([], HISTORY) for q in QUESTIONS
+        {"history": history, "instruction": question, "input": "", "output": [ANSWER, "不"]}
+        for history in ([], HISTORY)
+        for question in QUESTIONS
     ]
     for name, rows in (("train_data", dialogues * 4), ("validate_data", dialogues[:2]), ("test_data", dialogues),
                        ("preferences", preferences * 2)):

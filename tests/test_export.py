@@ -75,9 +75,11 @@ def greedy(model, ids):
 def test_plain_transformers_gives_the_answers_of_the_stack(files, tmp_path, name, capsys):
     to = tmp_path / "out"
     export.main(to, model=name, **files)
-    assert capsys.readouterr().out.startswith(f"{to}: written")
+    printed = capsys.readouterr()
+    assert printed.out.startswith(f"{to}: written") and printed.err == ""
     assert list(tmp_path.iterdir()) == [to]
     assert sorted(p.suffix for p in to.iterdir() if "model" in p.name) == [".safetensors"]
+    assert len({p.stat().st_mode for p in to.iterdir()}) == 1  # a server may be another user
 
     tokenizer, model = stacked(files, name)
     ids = chat_format.encode_prompt(tokenizer, HISTORY, QUESTION, 400).ids
@@ -160,7 +162,7 @@ def test_the_card(files, tmp_path):
     for part in (
         "It gives no medical advice", "## Intended use", "## Limits", "## Licence notes", "learning_rate: 0.0003",
         "| ROUGE-1 | 12.50 | 1.00 … 20.00 |", "vllm serve ./doctor", "transformers serve ./doctor",
-        stack.lineage(files["ppo"]).sha256, "217 questions",
+        '{"model": "./doctor",', stack.lineage(files["ppo"]).sha256, "217 questions",
     ):
         assert part in card.text, part
 

@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from stages.core.page import comparison, inputs, reward_model, smoothing, words
+from stages.core import bootstrap
+from stages.core.page import comparison, inputs, reward_model, smoothing, verdict, words
 from stages.report import main
 
 PAGE = Path(words.__file__).parent
@@ -87,7 +88,8 @@ def write_run(root: Path, count: int = 40, updates: int = 60, pairs: int = 80) -
             lines.append(",".join(f"{known.get(c, 3 - 2 * part + draw.gauss(0, 0.1)):.6g}" for c in columns))
         (root / "curves").mkdir(exist_ok=True)
         (root / f"curves/{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    params = "seed: 42\nreport: {smoothing: true, bootstrap_samples: 200, language: en}\nsft: {learning_rate: %s}\n"
+    params = "seed: 42\nmodel: {name: tiny}\ndata: {dialogues: '<b>sample', preferences: data/pairs.json}\n"
+    params += "report: {smoothing: true, bootstrap_samples: 200, language: en}\nsft: {learning_rate: %s}\n"
     (root / "params.yaml").write_text(params % "1.0e-3", encoding="utf-8")
     (root / "defaults.yaml").write_text(params % "5.0e-5", encoding="utf-8")
     return {
@@ -158,6 +160,28 @@ def test_repetition_is_the_share_of_four_grams_said_before():
     assert comparison.repetition("甲乙丙丁甲乙丙丁") == pytest.approx(1 / 5)
     assert comparison.repetition("好好好好好") == pytest.approx(1 / 2)
     assert comparison.repetition("好") == comparison.repetition("") == 0
+
+
+@pytest.mark.parametrize(
+    ("metric", "change", "short"),
+    [
+        ("rouge-1", (-2.0, -3.0, -1.0), "Longer, but at a cost: ROUGE-1 fell by 2.0."),
+        ("rouge-1", (-2.0, -4.1, 0.1), "Yes: longer, and at no cost that counts."),  # may be chance
+        ("repetition", (0.3, 0.1, 0.7), "Yes: longer, and at no cost that counts."),  # larger than chance, and tiny
+        ("repetition", (4.0, 2.0, 6.0), "Longer, but at a cost: repetition rose by 4.0 points."),
+        ("eos_rate", (-8.0, -9.0, -7.0), "Longer, but at a cost: answers that end by themselves fell by 8.0 points."),
+        ("response_length", (1.0, -1.0, 3.0), "No: the answers did not get longer."),
+    ],
+)
+def test_a_cost_of_ppo_is_larger_than_chance_and_than_a_point(options, metric, change, short):
+    run = inputs.read(*(options[name] for name in ("predictions", "scores", "metrics", "curves", "config")))
+    compared = comparison.compare(run, 100, 1)
+    still = dict.fromkeys(("rouge-1", "rouge-l", "repetition", "eos_rate"), bootstrap.Interval(0.0, -1.0, 1.0))
+    compared.differences["sft", "ppo"].update(still | {"response_length": bootstrap.Interval(9.0, 8.0, 10.0)})
+    compared.differences["sft", "ppo"][metric] = bootstrap.Interval(*change)
+    found = verdict.answers(run, compared, reward_model.measure(run.pairs), [])[1]
+    assert words.say(found.short, "en") == short
+    assert "at least 1 point of 100: in ROUGE-1, ROUGE-L" in " ".join(words.say(each, "en") for each in found.because)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -409,6 +433,8 @@ def test_page_opens_draws_and_stays_quiet(browser, options):
 def test_page_fits_the_screen_and_can_be_read(browser, options, width, dark):
     browser.open(options["page"].as_uri(), width=width, dark=dark)
     assert browser.run("document.documentElement.scrollWidth") <= width
+    wide = "[...document.querySelectorAll('.scroll')].filter(e => e.scrollWidth > e.clientWidth).map(e => e.className)"
+    assert browser.run(wide) == []
     assert browser.run(CONTRAST) == []
 
 
@@ -426,6 +452,27 @@ def test_language_and_colours_switch(browser, options):
     light = browser.run(grid)
     browser.run("document.querySelector('#theme').click()")
     assert browser.run(grid) != light
+    assert browser.complaints() == []
+
+
+def test_the_keyboard_reaches_every_question(browser, options):
+    def press(key, **more):
+        for kind in ("keyDown", "keyUp"):
+            browser.ask("Input.dispatchKeyEvent", type=kind, key=key, code=key, **more)
+
+    browser.open(f"{options['page'].as_uri()}#sample-2")
+    browser.run("document.querySelector('#sort').focus()")
+    press("Tab", windowsVirtualKeyCode=9)  # the direction has no meaning in test order, and is passed over
+    assert browser.run("document.activeElement.hash") == "#sample-2"
+    press("ArrowDown", windowsVirtualKeyCode=40)
+    press("ArrowDown", windowsVirtualKeyCode=40)
+    press("ArrowUp", windowsVirtualKeyCode=38)
+    assert browser.run("document.activeElement.hash") == "#sample-3"
+    press("Enter", text="\r", windowsVirtualKeyCode=13)
+    opened = "document.querySelector('.detail h3').textContent === 'Question 3'"
+    assert browser.run(f"new Promise(r => (f = n => {opened} || !n ? r(n) : setTimeout(f, 20, n - 1))(100))") > 0
+    press("Tab", windowsVirtualKeyCode=9)
+    assert browser.run("!!document.activeElement.closest('.detail')")
     assert browser.complaints() == []
 
 

@@ -49,6 +49,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             cause = error
         if os.environ.get("COVID_DOCTOR_TRACEBACK"):
             raise cause
+        _end_bars()
         _tell(f"error: {message}")
         raise SystemExit(1)
 
@@ -72,6 +73,14 @@ def _quiet() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # A log file gets a progress line now and then, a terminal a smooth bar.
     os.environ.setdefault("TQDM_MININTERVAL", "0.2" if sys.stderr.isatty() else "15")
+
+
+def _end_bars() -> None:
+    """End the line of every progress bar that is still open: an error begins a line of its own."""
+    tqdm = sys.modules.get("tqdm")
+    if tqdm is not None:
+        for bar in list(tqdm.tqdm._instances):
+            bar.close()
 
 
 def costs() -> dict[str, dict[str, float]]:

@@ -235,13 +235,15 @@ print(doctor(messages)[0]["generated_text"][-1]["content"])
 
 As a service with the OpenAI API, either of:
 
-    vllm serve ./{to} --served-model-name {to}
     transformers serve ./{to}    # pip install "transformers[serving]"
+    vllm serve ./{to}            # pip install vllm
 
     curl http://localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\
-      -d '{{"model": "{to}", "messages": [{{"role": "user", "content": "医生您好，我发烧三天了"}}]}}'
+      -d '{{"model": "./{to}", "temperature": 0, "messages": [{{"role": "user", "content": "我发烧三天了"}}]}}'
 
-(`transformers serve` knows the model as `./{to}`.) Whoever serves it must show the notice above to the users."""
+`"temperature": 0` asks for the greedy answer; without it the server samples as `generation_config.json` says. The
+project has compared the answers of `transformers serve` with its own on its built-in model; it has not run vLLM.
+Whoever serves the model must show the notice above to the users."""
 
 
 def _chatglm_use(to: str) -> str:

@@ -1,5 +1,6 @@
 """A stack → one folder that plain transformers loads: merged weights, tokenizer, template and decoding settings."""
 
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +29,8 @@ def write(origin: Base, folders: Sequence[Path], decoding: Decoding, max_new_tok
         plain.save_pretrained(to)
     settle_template(tokenizer)
     tokenizer.save_pretrained(to)
+    for file in to.glob("*.safetensors"):  # safetensors lets only the owner read it, and a server may be another user
+        shutil.copymode(to / "config.json", file)
 
 
 def generation_config(decoding: Decoding, max_new_tokens: int, eos: Sequence[int], tokenizer: Any) -> Any:

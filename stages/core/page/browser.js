@@ -67,7 +67,7 @@ function build() {
       const digits = state.sort === "longer" ? 0 : 2;
       const value = !key ? "" : state.sort === "reward" ? plain(key(s), digits) : signed(key(s), digits);
       const link = make(
-        "a", { href: `#sample-${s.number}`, "aria-current": s.number === state.number ? "true" : undefined },
+        "a", { href: `#sample-${s.number}`, tabindex: "-1" },
         make("span", { class: "at" }, String(s.number)), make("span", { class: "asked", dir: "auto" }, s.question), make("span", { class: "key" }, value),
       );
       items.append(make("li", {}, link));
@@ -83,7 +83,17 @@ function build() {
       });
       list.append(more);
     }
+    mark(list);
   }
+  // One stop for the Tab key: within the list the arrows move, so that the answers are not a hundred stops away.
+  list.addEventListener("keydown", (event) => {
+    const links = [...list.querySelectorAll("a")];
+    const at = links.indexOf(document.activeElement);
+    const to = { ArrowDown: at + 1, ArrowUp: at - 1, Home: 0, End: links.length - 1 }[event.key];
+    if (at < 0 || to === undefined) return;
+    event.preventDefault();
+    if (links[to]) stop(links, links[to]).focus();
+  });
   input.addEventListener("input", () => { state.search = input.value; refresh(); });
   sort.addEventListener("change", () => { state.sort = sort.value; refresh(); show(); });
   direction.addEventListener("change", () => { state.descending = direction.value === "down"; refresh(); show(); });
@@ -124,10 +134,22 @@ function show() {
   );
   detail.replaceChildren(...parts);
   detail.querySelectorAll(".step")[stepped]?.focus(); // so that Next, Next, Next works from the keyboard
-  for (const link of place.querySelectorAll(".list a")) {
-    if (link.getAttribute("href") === `#sample-${sample.number}`) link.setAttribute("aria-current", "true");
+  mark(place.querySelector(".list"));
+}
+
+// The chosen question's entry is the current one, and the Tab key's stop; the first entry is, where that is not shown.
+function mark(list) {
+  const links = [...list.querySelectorAll("a")];
+  for (const link of links) {
+    if (link.hash === `#sample-${state.number}`) link.setAttribute("aria-current", "true");
     else link.removeAttribute("aria-current");
   }
+  stop(links, links.find((link) => link.hasAttribute("aria-current")) ?? links[0]);
+}
+
+function stop(links, chosen) {
+  for (const link of links) link.tabIndex = link === chosen ? 0 : -1;
+  return chosen;
 }
 
 function answer(a) {

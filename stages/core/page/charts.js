@@ -31,7 +31,7 @@ const styles = {
   smooth: (t, c) => ({ mode: "lines", line: { color: c, width: 2.4 } }),
   eval: (t, c) => ({ mode: "lines+markers", line: { color: c, width: 1.6, dash: "dot" }, marker: { color: c, size: 7 } }),
   outline: (t, c) => ({ mode: "lines", line: { color: c, width: 2, shape: "hv" }, fill: "tozeroy", fillcolor: faded(c, 0.1) }),
-  guide: (t, c) => ({ mode: "lines", line: { color: faded(c, 0.75), width: 1.4, dash: "dash" } }),
+  guide: (t, c) => ({ mode: "lines", line: { color: c, width: 2, dash: "dash" } }),
   points: (t, c) => ({
     mode: "markers",
     marker: { color: faded(c, 0.55), size: 6, symbol: { base: "square", sft: "circle", ppo: "triangle-up" }[t.color] },
@@ -72,6 +72,7 @@ function trace(t, panel) {
     y: t.y,
     name: say(t.label),
     showlegend: !t.unlisted,
+    cliponaxis: false, // a point at the edge is drawn whole
     legendgroup: t.style === "published" ? "published" : undefined,
     hovertemplate: given.text ? "%{text}<br>%{x} · %{y}<extra></extra>" : undefined,
     connectgaps: false,
@@ -162,7 +163,8 @@ function numbers(details) {
       });
     }
   }
-  details.append(make("div", { class: "scroll", tabindex: "0" }, make("table", {}, make("thead", {}, head), body)));
+  const label = document.getElementById(`heading-${details.dataset.figure}`).innerText;
+  details.append(make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, make("table", {}, make("thead", {}, head), body)));
 }
 for (const details of document.querySelectorAll(".numbers")) details.addEventListener("toggle", () => numbers(details));
 changed.push(() => document.querySelectorAll(".numbers[open]").forEach(numbers));

@@ -54,6 +54,7 @@ def render(
         title=escape(say(Sentence("page.title"), language)),
         policy=POLICY.format(scripts=f"{_hash(script)} {_hash(plotly)}"),
         style=_asset("page.css"),
+        setup=both(_setup(run)),
         count=str(len(run.samples)),
         verdict=join(_answer(answer) for answer in answers),
         scores=tables.scores(comparison),
@@ -76,6 +77,13 @@ POLICY = (
     "default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:; "
     "base-uri 'none'; form-action 'none'"
 )
+
+
+def _setup(run: Run) -> Sentence:
+    """What tells this run's page from another's at a glance."""
+    data = run.params["data"]
+    values = {"model": run.params["model"]["name"], "dialogues": data["dialogues"], "preferences": data["preferences"]}
+    return Sentence("run.setup", values | {"seed": str(run.params["seed"])})
 
 
 def _answer(answer: Answer) -> Markup:

@@ -32,7 +32,8 @@ def known(metric: Metric) -> Sentence | None:
     for before, after in CONTRASTS:
         ours, theirs = published.METRICS[before].get(metric.name), published.METRICS[after].get(metric.name)
         if ours is not None and theirs is not None:
-            return Sentence(f"table.{before}-{after}", {"before": f"{ours:g}", "after": f"{theirs:g}"})
+            shown = ".2f" if metric.digits == 2 else "g"
+            return Sentence(f"table.{before}-{after}", {"before": f"{ours:{shown}}", "after": f"{theirs:{shown}}"})
     return None
 
 
@@ -109,16 +110,23 @@ def flat(document: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def table(label: str, head: list[Markup], rows: Sequence[Sequence[str]]) -> Markup:
-    """A table that scrolls by itself, by finger or keyboard, where the screen is narrower; `label` names it aloud."""
+    """A table; `label` names it aloud. On a narrow screen each row is a card, its cells with their column's title."""
     titles = element("tr", *(element("th", title, scope="col") for title in head))
-    body = [
-        element("tr", element("th", row[0], scope="row"), *(element("td", cell) for cell in row[1:])) for row in rows
-    ]
+    # Seen in cards only, and never spoken: who listens gets the heading itself. A key and its value need no title.
+    inside = [element("span", title, class_="column", aria_hidden="true") for title in head] if len(head) > 2 else []
+    body = []
+    for row in rows:
+        cells = [
+            element("td", inside[at] if inside else None, cell, class_="missing" if cell == MISSING else None)
+            for at, cell in enumerate(row)
+            if at
+        ]
+        body.append(element("tr", element("th", row[0], scope="row"), *cells))
     name = f"name-{label.replace('.', '-')}"
     return element(
         "div",
         element("table", element("caption", both(label), id=name), element("thead", titles), element("tbody", *body)),
-        class_="scroll",
+        class_=f"scroll {label.partition('.')[2]}",
         role="region",
         aria_labelledby=name,
         tabindex="0",

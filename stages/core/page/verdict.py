@@ -14,6 +14,11 @@ from stages.core.page.words import Sentence
 
 Tone = Literal["good", "mixed", "bad"]
 
+COST = 1.0
+"""Points of 100 by which a mean must get worse, beyond chance, to count as a cost of PPO's longer answers."""
+# What PPO may ruin: the metric, the sign of a change for the worse, and the sentence that says so (`cost.…`).
+WATCHED = (("rouge-1", -1, "rouge"), ("rouge-l", -1, "rouge"), ("repetition", 1, "repetition"), ("eos_rate", -1, "eos"))
+
 
 class Answer(NamedTuple):
     """A question's key (`verdict.<name>`), the short answer, and the sentences that carry its numbers."""
@@ -47,25 +52,33 @@ def _sft(comparison: Comparison, count: int) -> Answer:
 def _ppo(run: Run, comparison: Comparison) -> Answer:
     changes = comparison.differences["sft", "ppo"]
     longer = changes["response_length"].beyond_chance and changes["response_length"].value > 0
-    harms = [
-        Sentence(f"harm.{name}")
-        for name, worse in (("rouge-l", -1), ("repetition", 1), ("eos_rate", -1))
-        if changes[name].beyond_chance and changes[name].value * worse > 0
+    costs = [
+        Sentence(
+            f"cost.{sentence}", {"metric": Sentence(f"metric.{name}"), "value": fixed(abs(changes[name].value), 1)}
+        )
+        for name, worse, sentence in WATCHED
+        if changes[name].beyond_chance and changes[name].value * worse >= COST
     ]
-    tone: Tone = "good" if longer and not harms else "mixed" if longer else "bad"
-    short = f"short.ppo.{'longer' if longer else 'not'}.{'harm' if harms else 'fine'}"
+    tone: Tone = "good" if longer and not costs else "mixed" if longer else "bad"
+    short = f"short.ppo.{'longer' if longer else 'not'}.{'cost' if costs else 'fine'}"
     because = [
-        Sentence(f"because.{what}.{_direction(changes[metric])}", _change(comparison, "sft", "ppo", metric, digits))
+        Sentence(
+            f"because.{what}.{_direction(changes[metric])}",
+            {"metric": Sentence(f"metric.{metric}"), **_change(comparison, "sft", "ppo", metric, digits)},
+        )
         for what, metric, digits in (
             ("length", "response_length", 1),
+            ("quality", "rouge-1", 2),
             ("quality", "rouge-l", 2),
             ("repetition", "repetition", 1),
         )
     ]
     values = {model: f"{METRICS[model]['response_length']:g}" for model in ("sft", "ppo")}
     because.insert(1, Sentence("because.published.ppo", values))
-    because += training(run)
-    return Answer("ppo", tone, Sentence(short, {"harms": harms}), because)
+    if changes["eos_rate"].beyond_chance:
+        because.append(Sentence("because.eos", _change(comparison, "sft", "ppo", "eos_rate", 1)))
+    because += [*training(run), Sentence("because.cost", {"points": fixed(COST, 0)})]
+    return Answer("ppo", tone, Sentence(short, {"costs": costs}), because)
 
 
 def training(run: Run) -> list[Sentence]:
@@ -99,13 +112,23 @@ def _reward_model(found: RewardModel) -> Answer:
 
 def _health(checks: list[Check]) -> Answer:
     failed = [check for check in checks if not check.healthy]
-    values = {"passed": str(len(checks) - len(failed)), "total": str(len(checks))}
+    values = {"passed": str(len(checks) - len(failed)), "total": str(len(checks)), "count": str(len(failed))}
     if not failed:
         return Answer("health", "good", Sentence("short.health.good"), [Sentence("because.health.good", values)])
-    names = [Sentence("because.health.one", {"name": Sentence(f"health.{check.name}")}) for check in failed]
-    because = [Sentence("because.health.failed", values | {"failed": names})]
+    because = [Sentence("because.health.failed", values)]
+    because += [
+        Sentence(
+            "because.health.one",
+            {
+                "name": Sentence(f"health.{check.name}"),
+                "found": check.found,
+                "expected": Sentence(f"health.{check.name}.expected"),
+            },
+        )
+        for check in failed
+    ]
     tone: Tone = "bad" if any(check.name == "finite" for check in failed) else "mixed"
-    return Answer("health", tone, Sentence("short.health.mixed", {"count": str(len(failed))}), because)
+    return Answer("health", tone, Sentence("short.health.mixed", values), because)
 
 
 def _direction(change: Interval) -> str:
