@@ -99,7 +99,7 @@ def make(folder: Path, settings: dict[str, Any], work: Path) -> Trainer:
         reference=reference,
         reward_head=reward.load_head(folder / "reward", accelerator.device),
         prompts=json.loads((folder / "prompts.json").read_text(encoding="utf-8")),
-        eos=[len(tokenizer)],  # never sampled: all responses get the full length, as they do in TRL without a stop token
+        eos=[len(tokenizer)],  # never sampled: all responses get the full length, as in TRL without a stop token
         pad=tokenizer.pad_token_id,
         knobs=knobs,
         seed=settings["seed"],

@@ -37,7 +37,8 @@ def main(folder: Path, settings: dict[str, Any]) -> None:
     ]
     # As many as one update answers, from short to long: so every update of either side answers the very same prompts.
     prompts.sort(key=len)
-    prompts = [prompts[(2 * i + 1) * len(prompts) // (2 * settings["batch_size"])] for i in range(settings["batch_size"])]
+    size = settings["batch_size"]
+    prompts = [prompts[(2 * i + 1) * len(prompts) // (2 * size)] for i in range(size)]
     (folder / "prompts.json").write_text(json.dumps(prompts), encoding="utf-8")
     (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
     mean = sum(map(len, prompts)) / len(prompts)
@@ -74,6 +75,7 @@ def make_base(folder: Path, settings: dict[str, Any]) -> tuple[base_model.Base, 
         attn_implementation="sdpa",
         quantization="none",
         gradient_checkpointing=False,
+        fsdp=False,
         chatglm_first_round=0,
     )
     base_model.write_pointer(folder, model)

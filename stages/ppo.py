@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.core import atomic, base_model, chat_format, curves, params, records, reward, stack, work
+from stages.core import atomic, base_model, chat_format, curves, params, processes, records, reward, stack, work
 from stages.core.command import command
 from stages.core.errors import UserError
 from stages.core.ppo.knobs import Ppo
@@ -34,10 +34,9 @@ def main(
     stack.resolve(origin, [rm])
     stack.resolve(origin, [sft])  # a stack that does not fit ends here, before any weight is read
 
-    from accelerate import Accelerator
     from transformers import set_seed
 
-    accelerator = Accelerator()
+    accelerator = processes.join()
     with work.folder("ppo", [seed, asdict(knobs)], [train, base, sft, rm], accelerator.is_main_process) as state_folder:
         from stages.core.generation import eos_ids
         from stages.core.ppo.trainer import CURVE, Trainer
@@ -83,8 +82,7 @@ def build(origin: base_model.Base, sft: Path, rm: Path, knobs: Ppo, device: Any)
     """The stack with the adapter that trains, and the names of the policy's and the reference's adapters."""
     model = stack.load(origin.causal_lm(device), [sft, rm])
     if not knobs.resume_lora_training:
-        knobs.lora.check(model, "ppo")
-        model.add_adapter("ppo", knobs.lora.config(task_type="CAUSAL_LM"))
+        model.add_adapter("ppo", knobs.lora.fit(model, "ppo").config(task_type="CAUSAL_LM"))
         return model, ["sft", "ppo"], ["sft"]
     kept = stack.lineage(sft)
     if kept.below:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.core import atomic, base_model, chat_format, params, records, stack
+from stages.core import atomic, base_model, chat_format, params, processes, records, sharding, stack
 from stages.core.command import command
 from stages.core.errors import UserError
 from stages.core.generation import Decoding
@@ -46,19 +46,18 @@ def main(
     origin = base_model.read(base)
     folders = stack.resolve(origin, adapter)
 
-    from accelerate import Accelerator
     from accelerate.utils import gather_object
     from tqdm import tqdm
 
     from stages.core.generation import Answer, eos_ids, generate
 
-    processes = Accelerator()
+    here = processes.join()
     tokenizer = origin.tokenizer()
-    model = stack.load(origin.causal_lm(processes.device), folders)
+    model = stack.load(origin.causal_lm(here.device), folders)
     prompts = [encode(tokenizer, sample, knobs) for sample in samples]
-    mine = range(processes.process_index, len(samples), processes.num_processes)
+    mine = share(len(samples), here.process_index, here.num_processes, sharding.is_sharded(model))
     found: list[tuple[int, Answer]] = []
-    bar = tqdm(total=len(mine), desc=f"predict@{name}", unit="answer", disable=not processes.is_main_process)
+    bar = tqdm(total=len(mine), desc=f"predict@{name}", unit="answer", disable=not here.is_main_process)
     with stack.merged(model, only_if=knobs.merge_adapters), bar:
         for i, answer in generate(
             model,
@@ -73,7 +72,7 @@ def main(
             found.append((mine[i], answer))
             bar.update()
     answers = dict(gather_object(found))
-    if not processes.is_main_process:
+    if not here.is_main_process:
         return
 
     texts = [tokenizer.decode(answers[i].ids, skip_special_tokens=True).strip() for i in range(len(samples))]
@@ -87,6 +86,12 @@ def main(
     result = summarise(each, texts, knobs.bootstrap_samples, seed)
     atomic.write_json(metrics, result)
     print({key: value for key, value in result.items() if key != "ci95"})
+
+
+def share(count: int, process: int, processes: int, evenly: bool) -> list[int]:
+    """The samples of this process; with `evenly`, one is answered twice where some would get less than others."""
+    mine = list(range(process, count, processes))
+    return [*mine, 0] if evenly and len(mine) < -(-count // processes) else mine
 
 
 def encode(tokenizer: Any, sample: records.Sample, knobs: Predict) -> list[int]:

@@ -74,8 +74,8 @@ def main(
         order = length_order.epochs(lengths, knobs.batch_size, knobs.num_train_epochs, seed)
 
         model = reward.in_float32(origin.reward_model())
-        knobs.lora.check(model, "rm")
-        model = get_peft_model(model, knobs.lora.config(task_type="SEQ_CLS", modules_to_save=["score"]))
+        lora = knobs.lora.fit(model, "rm").config(task_type="SEQ_CLS", modules_to_save=["score"])
+        model = get_peft_model(model, lora)
         common = supervised.arguments(knobs, origin.model.dtype, origin.model.gradient_checkpointing, seed, state)
         trainer = evaluation.exact(RewardTrainer, ["loss", "accuracy", "margin"], preference_loss(knobs))(
             model=model,
@@ -94,6 +94,7 @@ def main(
         if len(trainer.train_dataset) != len(order):
             raise RuntimeError(f"the trainer took {len(trainer.train_dataset)} of {len(order)} pairs")
         supervised.train(trainer, state)
+        judged = judge(trainer.model, encoded_out, held_out, tokenizer.pad_token_id)  # on all: a base may be sharded
         if not first:
             return
 
@@ -103,7 +104,6 @@ def main(
         curves.write(curve, CURVE, rows)
         curves.write(eval_curve, ("step", "epoch", *EVAL_CURVE.values()), evals)
 
-        judged = judge(trainer.model, encoded_out, held_out, tokenizer.pad_token_id)
         atomic.write_jsonl(scores, judged)
         margins = [row["chosen"] - row["rejected"] for row in judged]
         shorter = [m for m, row in zip(margins, judged, strict=True) if row["chosen_length"] <= row["rejected_length"]]

@@ -72,8 +72,7 @@ def main(
         order = length_order.epochs(lengths, knobs.batch_size, knobs.num_train_epochs, seed)
 
         model = origin.causal_lm()
-        knobs.lora.check(model, "sft")
-        model = get_peft_model(model, knobs.lora.config(task_type="CAUSAL_LM"))
+        model = get_peft_model(model, knobs.lora.fit(model, "sft").config(task_type="CAUSAL_LM"))
         common = supervised.arguments(knobs, origin.model.dtype, origin.model.gradient_checkpointing, seed, state)
         trainer = evaluation.exact(SFTTrainer, ["loss"], answer_loss)(
             model=model,

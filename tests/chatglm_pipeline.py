@@ -1,9 +1,9 @@
-"""Run every stage but preprocess, one after the other, and the export: `python chatglm_pipeline.py FOLDER PARAMS`."""
+"""Run every stage, one after the other, and the export: `python chatglm_pipeline.py FOLDER PARAMS`."""
 
 import sys
 from pathlib import Path
 
-from stages import base, export, ppo, predict, report, rm, score, sft
+from stages import base, export, ppo, predict, preprocess, report, rm, score, sft
 from stages.core.stack_names import Name
 
 to, config = map(Path, sys.argv[1:])
@@ -12,6 +12,10 @@ predictions, scores = to / "predictions", to / "scores"
 train, validate, test = (data / f"{name}.jsonl" for name in ("train", "validate", "test"))
 adapters = {"base": [], "sft": [models / "sft"], "ppo": [models / "sft", models / "ppo"]}
 
+preprocess.main(
+    to / "train_data.json", to / "validate_data.json", to / "test_data.json", to / "preferences.json", data,
+    metrics / "data.json", config,
+)  # fmt: skip
 base.main(
     train, validate, models / "base", curves / "base.csv", curves / "base_eval.csv", metrics / "train_base.json", config
 )
@@ -37,6 +41,7 @@ score.main(
     metrics / "reward.json", metrics / "lineage.json", config,
 )  # fmt: skip
 report.main(
-    predictions, scores, metrics, curves, to / "index.html", to / "summary.md", to / "models.csv", config
-)
+    predictions, scores, metrics, curves, to / "index.html", to / "summary.md", to / "metrics.json", to / "plots",
+    config,
+)  # fmt: skip
 export.main(to / "doctor", Name.ppo, models / "base", models / "sft", models / "ppo", config, metrics)

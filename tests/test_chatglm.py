@@ -5,11 +5,13 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import chatglm_reference
 import pytest
+import tiny_models
 import torch
 from chatglm_fixture.tiny import build_tiny_chatglm
 from safetensors.torch import load_file, save_file
@@ -22,6 +24,7 @@ from transformers import (
     StaticCache,
 )
 
+from stages.core import base_model
 from stages.core.chatglm import convert, pair, positions, prompt
 from stages.core.chatglm.configuration import ChatGLMConfig
 from stages.core.chatglm.modeling import ChatGLMForCausalLM, positions_of, rotary_angles, rotary_frequencies
@@ -643,6 +646,66 @@ def test_conversion_of_the_pickled_checkpoint(tmp_path, cases):
     (source / "config.json").write_text('{"model_type": "chatglm", "multi_query_attention": true}')
     with pytest.raises(UserError, match="belongs to ChatGLM2"):
         convert.convert(source, tmp_path / "newer")
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path):
+    """A real refusal to write, in the middle of the second shard."""
+    tensors = load_file(FIXTURE / "model" / "model.safetensors")
+    source = pickled(tmp_path / "original", tensors)
+    (tmp_path / "new").mkdir()
+    room = min(file.stat().st_size for file in source.glob("*.bin")) - 1000
+    code = (
+        "import resource, sys; from pathlib import Path; from stages.core.chatglm import convert; "
+        f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room})); "
+        "convert.main(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(source), str(tmp_path / "new" / "model")],
+        cwd=Path(__file__).resolve().parents[1], capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"error: {tmp_path}/new/model: can't be written (") and done.stderr.count("\n") == 1
+    assert not list((tmp_path / "new").iterdir())
+
+
+def test_the_pipeline_names_the_conversion(tmp_path, tiny):
+    """A pickled folder as model.name is refused with the command to run, which is enough."""
+    source = pickled(tmp_path / "original", load_file(tiny / "model.safetensors"))
+    for name in ("config.json", "ice_text.model", "tokenizer_config.json"):
+        (source / name).write_bytes((tiny / name).read_bytes())
+    with pytest.raises(UserError, match=r"no \*\.safetensors, and") as refusal:
+        base_model.write_pointer(tmp_path, replace(tiny_models.MODEL, name=str(source)))
+    command = str(refusal.value).split("`")[1].replace("NEW_FOLDER", str(tmp_path / "new")).split()
+    assert command[:4] == ["python", "-m", "stages.core.chatglm.convert", str(source)]
+    convert.main(Path(command[3]), Path(command[4]))
+    base_model.write_pointer(tmp_path, replace(tiny_models.MODEL, name=str(tmp_path / "new")))
+    base = base_model.read(tmp_path)
+    assert base.tokenizer().encode("我发烧了") == AutoTokenizer.from_pretrained(tiny).encode("我发烧了")
+    ids = torch.tensor([base.tokenizer().encode("我发烧了")])
+    with torch.no_grad():
+        assert torch.equal(base.causal_lm()(ids).logits, load(tiny)(ids).logits)
+
+
+def test_a_folder_such_as_the_hub_has_it(tmp_path, tiny):
+    """The original config.json and tokenizer_config.json, with their keys and their pointers to remote code."""
+    for name in ("model.safetensors", "ice_text.model"):
+        (tmp_path / name).write_bytes((tiny / name).read_bytes())
+    kept = ("bos_token_id", "eos_token_id", "mask_token_id", "gmask_token_id", "pad_token_id", "hidden_size",
+            "inner_hidden_size", "layernorm_epsilon", "max_sequence_length", "model_type", "num_attention_heads",
+            "num_layers", "position_encoding_2d", "use_cache", "vocab_size")  # fmt: skip
+    ours = json.loads((tiny / "config.json").read_text())
+    remote = {"AutoConfig": "configuration_chatglm.ChatGLMConfig", "AutoModel": "modeling_chatglm.ChatGLMModel"}
+    more = {"_name_or_path": "THUDM/chatglm-6b", "architectures": ["ChatGLMModel"], "auto_map": remote,
+            "pre_seq_len": None, "prefix_projection": False, "quantization_bit": 0, "torch_dtype": "float16",
+            "transformers_version": "4.23.1"}  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps({key: ours[key] for key in kept} | more))
+    hub = {"tokenizer_class": "ChatGLMTokenizer", "num_image_tokens": 0, "do_lower_case": False,
+           "auto_map": {"AutoTokenizer": ["tokenization_chatglm.ChatGLMTokenizer", None]}}  # fmt: skip
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(hub))
+    found, ids = load(tmp_path), AutoTokenizer.from_pretrained(tmp_path)("我发烧了", return_tensors="pt").input_ids
+    assert found.dtype == torch.float16
+    with torch.no_grad():
+        assert torch.equal(found.float()(ids).logits, load(tiny).half().float()(ids).logits)
 
 
 class RunsCode:

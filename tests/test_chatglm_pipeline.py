@@ -21,8 +21,8 @@ from stages.core.ppo import views
 
 torch.set_num_threads(1)
 QUESTIONS = ["我发烧了", "晚上睡不着应该怎么办？", "请问需要做核酸检测吗，我应该怎么办？", "干咳三天了"]
-ANSWER = "多喝水。"
-HISTORY = [["您好", "您好，请讲。"]]
+ANSWER = "注意休息。"
+HISTORY = [["您好", "您好。"]]
 GREEDY = generation.Decoding(do_sample=False, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
 LORA = {"r": 4, "alpha": 32, "dropout": 0.0, "target_modules": ["query_key_value"]}
 
@@ -39,17 +39,16 @@ class Run(NamedTuple):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
     to = tmp_path_factory.mktemp("pipeline")
-    samples = [{"history": [], "instruction": q, "output": ANSWER} for q in QUESTIONS]
-    samples += [{"history": HISTORY, "instruction": q, "output": ANSWER} for q in QUESTIONS]
-    pairs = [{"history": s["history"], "instruction": s["instruction"], "chosen": ANSWER, "rejected": "不"}
-             for s in samples]
-    for name, rows in (("train", samples * 4), ("validate", samples[:2]), ("test", samples),
-                       ("preferences_train", pairs * 2), ("preferences_validate", pairs)):
-        path = to / "data" / f"{name}.jsonl"
-        path.parent.mkdir(exist_ok=True)
-        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    (to / "metrics").mkdir()
-    (to / "metrics" / "data.json").write_bytes((imports.ROOT / "reports" / "metrics" / "data.json").read_bytes())
+    plain = [[f"病人：{q}", f"医生：{ANSWER}"] for q in QUESTIONS]
+    dialogues = plain + [["病人：" + HISTORY[0][0], "医生：" + HISTORY[0][1], *turns] for turns in plain]
+    preferences = [
+        {"history": history, "instruction": question, "input": "", "output": [ANSWER, "不"]}
+        for history in ([], HISTORY)
+        for question in QUESTIONS
+    ]
+    for name, rows in (("train_data", dialogues * 4), ("validate_data", dialogues[:2]), ("test_data", dialogues),
+                       ("preferences", preferences * 2)):
+        (to / f"{name}.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     config = to / "params.yaml"
     config.write_text(yaml.safe_dump(parameters(to)), encoding="utf-8")
     done = subprocess.run(
@@ -65,6 +64,7 @@ def run(tmp_path_factory) -> Run:
 def parameters(to: Path) -> dict:
     params = yaml.safe_load((imports.ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["model"]["name"] = str(build_tiny_chatglm(to / "chatglm"))
+    params["data"]["preferences_validate_ratio"] = 0.5
     params["sft"] |= {"num_train_epochs": 60, "per_device_train_batch_size": 8, "learning_rate": 1e-2, "eval_steps": 80,
                       "max_grad_norm": 10.0, "max_source_length": 64, "max_target_length": 16, "lora": LORA | {"r": 8}}
     params["rm"] |= {"num_train_epochs": 6, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "eval_steps": 5,
@@ -235,8 +235,8 @@ def test_the_parameter_chooses_the_rounds(run, first_round, tmp_path):
     origin = base_model.read(run.base)
     tokenizer = replace(origin, model=replace(origin.model, chatglm_first_round=first_round)).tokenizer()
     text = {
-        0: "[Round 0]\n问：您好\n答：您好，请讲。\n[Round 1]\n问：我发烧了\n答：",
-        1: "[Round 1]\n\n问：您好\n\n答：您好，请讲。\n\n[Round 2]\n\n问：我发烧了\n\n答：",
+        0: "[Round 0]\n问：您好\n答：您好。\n[Round 1]\n问：我发烧了\n答：",
+        1: "[Round 1]\n\n问：您好\n\n答：您好。\n\n[Round 2]\n\n问：我发烧了\n\n答：",
     }[first_round]
     ids = chat_format.encode_prompt(tokenizer, HISTORY, QUESTIONS[0], 99).ids
     assert ids == tokenizer(text)["input_ids"]

@@ -37,6 +37,7 @@ MODEL = base_model.Model(
     attn_implementation="sdpa",
     quantization="none",
     gradient_checkpointing=False,
+    fsdp=False,
     chatglm_first_round=0,
 )
 

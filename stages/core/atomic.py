@@ -46,11 +46,18 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, An
 
 @contextmanager
 def folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder to fill; it takes the place of `path` when the block ends without an error."""
+    """Give an empty folder to fill; it takes the place of `path` when the block ends without an error.
+
+    After an error nothing of it is left: a disk that ran full is not full of a half-written model.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    yield temporary
+    try:
+        yield temporary
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     shutil.rmtree(path, ignore_errors=True)
     os.replace(temporary, path)

@@ -6,12 +6,13 @@ weights and the tokenizer too. Every later stage reads all of this from there: n
 
 import hashlib
 import json
+import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stages.core import atomic, classifier, model_hub
+from stages.core import atomic, classifier, model_hub, sharding
 from stages.core.errors import UserError
 
 POINTER = "base.json"
@@ -36,6 +37,9 @@ class Model:
     """Load the base in 8 or 4 bits (QLoRA); needs `pip install bitsandbytes` and a GPU."""
     gradient_checkpointing: bool
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    fsdp: bool
+    """Several processes share the base's layers out among them (FSDP2) and fetch each when it is its turn: for a base
+    that does not fit one GPU. One process alone takes no notice."""
     chatglm_first_round: Literal[0, 1]
     """Which prompt ChatGLM-6B gets, by the number of its first round: 0 its own, which the tutorial had; 1 that of
     ChatGLM2, which the tutorial's tool changed to later. Other models have a chat template and do not read this."""
@@ -43,6 +47,8 @@ class Model:
     def __post_init__(self) -> None:
         if self.trust_remote_code and not model_hub.is_commit(self.revision):
             raise ValueError("trust_remote_code runs code from the hub: pin `revision` to a full 40-digit commit")
+        if self.fsdp and self.quantization != "none":
+            raise ValueError("fsdp can't share quantized weights out: set fsdp to false, or quantization to none")
 
 
 @dataclass(frozen=True)
@@ -56,17 +62,13 @@ class Base:
     files: dict[str, int]
     """Names and sizes of a local folder's files, to notice a change without hashing gigabytes."""
 
-    @property
-    def source(self) -> str:
-        return str(self.folder) if self.model.name == TINY else self.model.name
-
     def tokenizer(self) -> Any:
         """The tokenizer, padding on the left, with a pad token that is not EOS."""
         with model_hub.clear_errors(self.model.name, self.model.revision):
             from transformers import AutoTokenizer
 
             _register_native_models()
-            tokenizer = AutoTokenizer.from_pretrained(self.source, padding_side="left", **self._hub_arguments())
+            tokenizer = AutoTokenizer.from_pretrained(self._source(), padding_side="left", **self._local())
         if hasattr(tokenizer, "round_start"):
             tokenizer.round_start = self.model.chatglm_first_round
         if tokenizer.eos_token_id is None:
@@ -98,8 +100,15 @@ class Base:
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
         config = self._config()
-        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING and "AutoModelForCausalLM" not in _own_code(config):
-            raise UserError(f"model.name: {self.model.name} ({config.model_type}) is no causal language model")
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            own = _own_code(config)
+            if "AutoModelForCausalLM" not in own:
+                raise UserError(f"model.name: {self.model.name} ({config.model_type}) is no causal language model")
+            if "AutoModelForSequenceClassification" not in own:
+                raise UserError(
+                    f"model.name: {self.model.name}: its own code has no AutoModelForSequenceClassification, which the "
+                    "reward model needs; choose a model that transformers knows"
+                )
         self.tokenizer()
 
     def _config(self) -> Any:
@@ -107,7 +116,7 @@ class Base:
             from transformers import AutoConfig
 
             _register_native_models()
-            return AutoConfig.from_pretrained(self.source, **self._hub_arguments())
+            return AutoConfig.from_pretrained(self._source(), **self._local())
 
     def _load(self, auto_class: Any, device: Any, **more: Any) -> Any:
         import logging
@@ -124,11 +133,11 @@ class Base:
             with model_hub.clear_errors(self.model.name, self.model.revision):
                 _register_native_models()
                 model = auto_class.from_pretrained(
-                    self.source,
+                    self._source(weights=True),
                     dtype=getattr(torch, self.model.dtype),
                     attn_implementation=self.model.attn_implementation,
                     use_safetensors=True,
-                    **self._hub_arguments(),
+                    **self._local(),
                     **_quantization(self.model),
                     **more,
                 )
@@ -136,14 +145,21 @@ class Base:
             noisy.level = level
         model.requires_grad_(False)
         model.eval()
+        if self.model.fsdp and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            return sharding.shard(model, self.model.name)
         quantized = self.model.quantization != "none"
         return model if device is None or quantized else model.to(device)
 
-    def _hub_arguments(self) -> dict[str, Any]:
-        code = {"trust_remote_code": self.model.trust_remote_code}  # left out, transformers would ask on the terminal
-        if not self.identity.startswith("hub:"):
-            return code | {"local_files_only": True}
-        return code | {"revision": self.identity.rpartition("@")[2]}
+    def _source(self, weights: bool = False) -> Path:
+        if self.model.name == TINY:
+            return self.folder
+        if self.identity.startswith("hub:"):
+            return model_hub.download(self.model.name, self.identity.rpartition("@")[2], weights)
+        return Path(self.model.name)
+
+    def _local(self) -> dict[str, Any]:
+        # Left out, transformers would ask on the terminal whether to trust.
+        return {"local_files_only": True, "trust_remote_code": self.model.trust_remote_code}
 
     def _check_files(self) -> None:
         if self.identity.startswith("local:") and _sizes(Path(self.model.name)) != self.files:
@@ -178,8 +194,8 @@ def write_pointer(folder: Path, model: Model) -> None:
             raise UserError(f"model.name: {model.name} has no config.json: it is not a model folder")
         if not list(local.glob(model_hub.WEIGHTS)):
             raise UserError(
-                f"model.name: {model.name} has no {model_hub.WEIGHTS}: pickled weights are not loaded; "
-                "convert them first"
+                f"model.name: {model.name} has no {model_hub.WEIGHTS}, and pickled weights are not loaded; "
+                f"{_mend(local)}"
             )
         identity, files = f"local:{_content_hash(local)}", _sizes(local)
     elif "/" not in model.name or model.name.startswith((".", "/", "~")):
@@ -187,6 +203,17 @@ def write_pointer(folder: Path, model: Model) -> None:
     else:
         identity = f"hub:{model.name}@{model_hub.resolve(model.name, model.revision)}"
     atomic.write_json(folder / POINTER, {"identity": identity, "model": asdict(model), "files": files})
+
+
+def _mend(local: Path) -> str:
+    """What to do about a folder with pickled weights."""
+    try:
+        chatglm = json.loads((local / "config.json").read_text(encoding="utf-8")).get("model_type") == "chatglm"
+    except json.JSONDecodeError:
+        chatglm = False
+    if chatglm:
+        return f"run `python -m stages.core.chatglm.convert {local} NEW_FOLDER` once and set model.name to NEW_FOLDER"
+    return "convert them first"
 
 
 def _register_native_models() -> None:
@@ -231,15 +258,15 @@ def _quantization(model: Model) -> dict[str, Any]:
 def _spare_token(tokenizer: Any, name: str) -> str:
     """An existing special token that can stand for padding: a new one would need a new row in the frozen embedding.
 
-    Best is one that is made for padding, then one that no text uses. The reward is read at a row's last token that is
-    no padding, so BOS will do too: it stands first.
+    Best is one that is made for padding, then one that no text of this project has. The reward is read at a row's last
+    token that is no padding, so BOS will do too: it stands first.
     """
-    special = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     candidates = [
         *(token for token in special if "pad" in token.lower()),
         tokenizer.unk_token,
-        "<|endoftext|>",
         *(token for token in special if "reserved" in token or "unused" in token),
+        *(token for token in special if token not in str(tokenizer.chat_template)),
         tokenizer.bos_token,
     ]
     for token in candidates:

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from stages.core import sharding
+
 
 class Answer(NamedTuple):
     ids: list[int]
@@ -68,6 +70,7 @@ def generate(
     config = GenerationConfig(
         max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, eos_token_id=list(eos), pad_token_id=pad
     )
+    sharded = sharding.is_sharded(model)
     by_length = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
     for start in range(0, len(by_length), batch_size):
         batch = by_length[start : start + batch_size]
@@ -80,6 +83,7 @@ def generate(
                 attention_mask=mask,
                 generation_config=config,
                 logits_processor=LogitsProcessorList(_processors(decoding, uniforms, ids.shape[1])),
+                synced_gpus=sharded,  # who is done goes on until all are
             )
         for i, row in zip(batch, sequences[:, ids.shape[1] :].tolist(), strict=True):
             end = next((n for n, token in enumerate(row, start=1) if token in eos), None)

@@ -1,6 +1,6 @@
 """The LoRA section that sft, rm and ppo share."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stages.core.errors import UserError
@@ -15,8 +15,8 @@ class Lora:
     dropout: float
     """Dropout before the update while SFT and RM train; PPO has none (its checklist, point 5)."""
     target_modules: str | tuple[str, ...]
-    """`all-linear` (every linear layer but the output), or the names of the layers. The experts of a mixture are no
-    linear layers in transformers: `all-linear` leaves them and the router as they are, and adapts the rest."""
+    """`all-linear` (every linear layer but the output), or the names of the layers. Of a
+    mixture of experts `all-linear` means the attention: the experts and the router stay as they are."""
 
     def __post_init__(self) -> None:
         if self.r < 1:
@@ -35,24 +35,39 @@ class Lora:
             r=self.r, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets, bias="none", **more
         )
 
-    def check(self, model: Any, section: str) -> None:
-        """Raises UserError when a listed name is no layer of the model; PEFT would pass over it.
+    def fit(self, model: Any, section: str) -> "Lora":
+        """The section with layer names that the model has.
 
         Args:
             model: a language model or classifier, with or without adapters.
             section: of params.yaml, for the message.
+
+        Raises:
+            UserError: a listed name is no layer, which PEFT would pass over, or stands for the experts of a mixture.
         """
         import torch
 
-        if isinstance(self.target_modules, str):
-            return
-        modules = {
-            name.removesuffix(".base_layer"): module for name, module in model.named_modules() if ".lora_" not in name
+        heads = (model.get_output_embeddings(), getattr(model, "score", None))
+        names = {n.removesuffix(".base_layer"): m for n, m in model.named_modules() if ".lora_" not in n}
+        linear = {
+            name.rpartition(".")[2]
+            for name, module in names.items()
+            if isinstance(module, torch.nn.Linear) and not any(module is head for head in heads)
         }
+        mixture = any(p.dim() == 3 and ".experts." in name for name, p in model.named_parameters())
+        if mixture:  # PEFT would adapt the tensors that hold the experts, of which no two adapters can be stacked
+            linear -= EXPERTS
+        if isinstance(self.target_modules, str):
+            return replace(self, target_modules=tuple(sorted(linear))) if mixture else self
         for target in self.target_modules:
-            if not any(name == target or name.endswith(f".{target}") for name in modules):
-                linear = {n.rpartition(".")[2] for n, m in modules.items() if isinstance(m, torch.nn.Linear)}
+            known = any(name == target or name.endswith(f".{target}") for name in names)
+            if not known or (mixture and target in EXPERTS):
                 raise UserError(
-                    f"params.yaml: {section}.lora.target_modules: the model has no layer `{target}`; "
-                    f"its linear layers are {', '.join(sorted(linear - {'score', 'lm_head'}))}"
+                    f"params.yaml: {section}.lora.target_modules: the model has no layer `{target}` that LoRA could be "
+                    f"put on; there are {', '.join(sorted(linear))}"
                 )
+        return self
+
+
+EXPERTS = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
+"""What PEFT takes for the router and the experts of a mixture, whose layers transformers keeps in one tensor."""

@@ -13,7 +13,7 @@ WEIGHTS = "*.safetensors"
 
 
 def resolve(name: str, revision: str | None) -> str:
-    """The full commit of a branch, a tag, a commit or (None) the default branch.
+    """The full commit of a branch, a tag, a commit or (None) the default branch; its small files are downloaded.
 
     Without a network it is the commit of an earlier download, if there was one.
 
@@ -24,24 +24,44 @@ def resolve(name: str, revision: str | None) -> str:
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HfHubHTTPError
 
-        if revision is not None and is_commit(revision) and _downloaded_commit(name, revision):
-            return revision
+        files = None
         try:
-            info = HfApi().model_info(name, revision=revision, timeout=30)
+            files = HfApi().model_info(name, revision=revision, timeout=30).siblings or []
         except HfHubHTTPError:  # the hub answered, and said no
             raise
-        except Exception:
-            commit = _downloaded_commit(name, revision)
-            if commit is None:
-                raise
-            print(f"no network: {name} is taken from the local cache, at commit {commit}", file=sys.stderr)
-            return commit
-    if not any(fnmatch.fnmatch(file.rfilename, WEIGHTS) for file in info.siblings or []):
-        raise UserError(
-            f"model.name: {name} has no {WEIGHTS}: pickled weights are not loaded; choose a model or a revision that "
-            "has them"
+        except Exception:  # there may be an earlier download
+            pass
+        if files is not None and not any(fnmatch.fnmatch(file.rfilename, WEIGHTS) for file in files):
+            raise UserError(
+                f"model.name: {name} has no {WEIGHTS}: pickled weights are not loaded; choose a model or a revision "
+                "that has them"
+            )
+        commit = download(name, revision, cached=files is None).name
+    if files is None and not is_commit(revision):
+        print(f"no network: {name} is taken from the local cache, at commit {commit}", file=sys.stderr)
+    return commit
+
+
+def download(name: str, revision: str | None, weights: bool = False, cached: bool = False) -> Path:
+    """The local folder, named after the commit, of a model's configuration, tokenizer and code, and of its weights.
+
+    What is there is not asked for again, so a finished download needs no network.
+
+    Args:
+        cached: take what an earlier download left, or nothing; no waiting for a network.
+    """
+    with clear_errors(name, revision):
+        from huggingface_hub import snapshot_download
+
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                local_files_only=cached,
+                allow_patterns=["*.json", "*.jinja", "*.txt", "*.model", "*.py", *([WEIGHTS] if weights else [])],
+                ignore_patterns=["*/*", "consolidated*"],  # the same weights once more, in other formats
+            )
         )
-    return str(info.sha)
 
 
 def is_commit(revision: str | None) -> bool:
@@ -60,14 +80,6 @@ def clear_errors(name: str, revision: str | None) -> Iterator[None]:
         if line is None:
             raise
         raise UserError(f"model.name: {name} {line}") from error
-
-
-def _downloaded_commit(name: str, revision: str | None) -> str | None:
-    """The commit of an earlier download, as its branch or tag stood then."""
-    from huggingface_hub import try_to_load_from_cache
-
-    found = try_to_load_from_cache(name, "config.json", revision=revision)
-    return Path(found).parent.name if isinstance(found, str) else None
 
 
 def _line(name: str, revision: str | None, error: BaseException) -> str | None:
@@ -98,6 +110,8 @@ def _line(name: str, revision: str | None, error: BaseException) -> str | None:
     if "does not recognize this architecture" in said:
         kind = re.search(r"model type `([^`]*)`", said)
         return f"is of an architecture{f' ({kind[1]})' if kind else ''} that the installed transformers does not know"
+    if "does not support an attention implementation" in said:
+        return "has no such attention; set model.attn_implementation to eager"
     if isinstance(error, OSError | ValueError | ImportError | KeyError):
         return f"can't be loaded: {said[:400]}"
     return None

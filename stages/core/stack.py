@@ -166,13 +166,18 @@ def merged(model: Any, only_if: bool = True) -> Iterator[None]:
     """Within the block the active adapters are added into the weights, so that generation runs plain layers.
 
     After it the very weights from before stand again, bit for bit: subtracting would leave rounding behind.
-    Costs a second copy of the layers that carry LoRA. A model without adapters, or with quantized layers, is left as
-    it is.
+    Costs a second copy of the layers that carry LoRA. Quantized and sharded layers are left as they are, and so is a
+    model without adapters.
     """
     import torch
     from peft.tuners.lora import Linear
+    from torch.distributed.tensor import DTensor
 
-    layers = [module for module in model.modules() if type(module) is Linear and only_if]
+    layers = [
+        module
+        for module in model.modules()
+        if only_if and type(module) is Linear and not isinstance(module.base_layer.weight, DTensor)
+    ]
     saved = []
     try:
         with torch.no_grad():

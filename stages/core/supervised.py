@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stages.core import checkpoints
+from stages.core import checkpoints, processes, sharding
 from stages.core.errors import UserError
 
 
@@ -59,11 +59,11 @@ def check_processes(knobs: Optimization, dtype: str) -> int:
         UserError: the gradient accumulation can't be shared out evenly among the processes, or their launcher asks for
             another precision.
     """
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
-    accumulation, rest = divmod(knobs.gradient_accumulation_steps, processes)
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    accumulation, rest = divmod(knobs.gradient_accumulation_steps, count)
     if rest:
         raise UserError(
-            f"gradient_accumulation_steps is {knobs.gradient_accumulation_steps}, which {processes} processes can't "
+            f"gradient_accumulation_steps is {knobs.gradient_accumulation_steps}, which {count} processes can't "
             "share evenly; make it a multiple of their number"
         )
     wanted = {"float16": "fp16", "bfloat16": "bf16"}.get(dtype, "no")
@@ -114,7 +114,7 @@ def arguments(knobs: Optimization, dtype: str, gradient_checkpointing: bool, see
         # Either runs under autocast. On GPUs float16 also gets a loss scale that adapts; a CPU has none.
         "fp16": dtype == "float16",
         "bf16": dtype == "bfloat16",
-        "use_cpu": not torch.accelerator.is_available(),  # else bfloat16 is refused on a CPU
+        "use_cpu": processes.on_cpu(),
         "activation_checkpointing": gradient_checkpointing,
         "report_to": "none",
         "disable_tqdm": False,  # quiet logging would take the bar away
@@ -192,6 +192,8 @@ def keep_float32(model: Any) -> None:
 def train(trainer: Any, work: Path) -> None:
     """Train from the newest whole checkpoint, or from the start; then the best checkpoint's weights are loaded."""
     show_progress(trainer)
+    if sharding.is_sharded(trainer.model):
+        sharding.average_gradients(trainer)
     newest = checkpoints.latest(work)
     trainer.train(resume_from_checkpoint=str(newest) if newest else None)
 

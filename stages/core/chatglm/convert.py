@@ -19,7 +19,7 @@ from stages.core import atomic
 from stages.core.command import command
 from stages.core.errors import UserError
 
-KEPT_FILES = ("config.json", "ice_text.model", "tokenizer_config.json", "generation_config.json")
+KEPT_FILES = ("config.json", "ice_text.model", "tokenizer_config.json", "generation_config.json", "MODEL_LICENSE")
 RECOMPUTED = "rotary_emb.inv_freq"
 TIED = "lm_head.weight"
 
@@ -39,8 +39,9 @@ def convert(source: Path, target: Path) -> None:
 
     Raises:
         UserError: `source` lacks a file, holds anything but tensors, or its tensors are not those that its config.json
-            describes; or `target` exists.
+            describes; or `target` exists or can't be written.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     if target.exists():
@@ -66,7 +67,10 @@ def convert(source: Path, target: Path) -> None:
                 total_size += tensor.numel() * tensor.element_size()
             # safetensors refuses tensors that share memory, as a tied head may
             copies = {key: tensor.clone().contiguous() for key, tensor in tensors.items()}
-            save_file(copies, folder / name, {"format": "pt"})
+            try:
+                save_file(copies, folder / name, {"format": "pt"})
+            except SafetensorError as error:  # what it makes of a full disk
+                raise UserError(f"{target}: can't be written ({error}); free space and run again") from error
         missing = sorted(expected.keys() - weight_map.keys() - {TIED})
         if missing:
             raise UserError(f"{source}: no file has `{missing[0]}` ({len(missing)} missing); download it again")

@@ -7,6 +7,7 @@ processes sample what one would.
 
 import random
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from stages.core import atomic, checkpoints, generation, stack
+from stages.core import atomic, checkpoints, generation, sharding, stack
 from stages.core.errors import UserError
 from stages.core.ppo import maths, views
 from stages.core.ppo.knobs import Ppo
@@ -108,6 +109,7 @@ class Trainer:
                 f"ppo.batch_size is {knobs.batch_size}, which {accelerator.num_processes} processes can't share "
                 "evenly; make it a multiple of their number"
             )
+        self.sharded = sharding.is_sharded(model)
         views.turn_dropout_off(model)
         stack.activate(model, self.policy, trainable=self.policy[-1])
         self.value_head = nn.Linear(reward_head.in_features, 1).to(self.device)
@@ -347,7 +349,8 @@ class Trainer:
         tokens = float(self._sum(data.mask[here].sum()))
         sums = torch.zeros(5, device=self.device, dtype=torch.float64)
         self.optimizer.zero_grad(set_to_none=False)
-        for rows in self._by_length(rollouts, here, self.knobs.per_device_train_batch_size):
+        size = self.knobs.per_device_train_batch_size
+        for rows in self._by_length(rollouts, here, size):
             said = self._say(rollouts, rows, self.value_head)
             assert said.values is not None
             cut = slice(said.log_probs.shape[1])
@@ -365,6 +368,10 @@ class Trainer:
             loss = (found.policy + self.knobs.vf_coef * found.value) / tokens
             (loss * self.loss_scale).backward()
             sums += torch.stack(list(found)).detach().double()
+        if self.sharded:  # others may have more rows, and fetch the layers that often
+            most = max(Counter(row // self.rows_here for row in chosen).values())
+            for _ in range(-(-most // size) - -(-len(here) // size)):
+                (self._say(rollouts, [0], None).log_probs.sum() * 0.0).backward()
         sums = self._sum(sums)
         self._finite("loss", sums)  # before the gradient: the first that is not finite gives the error its name
         gradients = torch.cat([self._gradient(p).flatten() for p in self.trained.values()])
@@ -469,7 +476,7 @@ class Trainer:
         import json
 
         self.state = State(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
-        weights = load_file(folder / "trained.safetensors", device=str(self.device))
+        weights = load_file(folder / "trained.safetensors")
         with torch.no_grad():
             for name, parameter in self.trained.items():
                 parameter.copy_(weights[name])

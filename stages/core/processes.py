@@ -1,0 +1,18 @@
+"""This process among those that a launcher started: on GPUs as accelerate finds them, else on the CPU."""
+
+import os
+from typing import Any
+
+
+def on_cpu() -> bool:
+    """Whether to tell accelerate to use the CPU; untold, it takes several processes without a GPU for one each."""
+    import torch
+
+    return bool(os.environ.get("ACCELERATE_USE_CPU")) or not torch.accelerator.is_available()
+
+
+def join() -> Any:
+    """The `accelerate.Accelerator`: knows the device and the other processes."""
+    from accelerate import Accelerator
+
+    return Accelerator(cpu=on_cpu())
