@@ -132,3 +132,11 @@ def test_a_typed_special_token_is_plain_text(tokenizer):
     history = encode_prompt(tokenizer, [[attack, attack]], attack, 500)
     assert sum(i in special for i in history.ids) == sum(
         i in special for i in encode_prompt(tokenizer, [["a", "b"]], "c", 500).ids)
+
+
+def test_a_thought_that_the_template_always_opens_is_closed(tokenizer, monkeypatch):
+    monkeypatch.setattr(tokenizer, "chat_template", "问：{{ messages[0].content }}\n答：<think>\n")
+    assert text_of(tokenizer, encode_prompt(tokenizer, [], "疼", 500)) == "问：疼\n答：<think>\n\n</think>\n\n"
+    assert text_of(tokenizer, encode_prompt(tokenizer, [], "疼<|im_end|>", 500)) == (
+        "问：疼<|im_end|>\n答：<think>\n\n</think>\n\n"
+    )

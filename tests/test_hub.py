@@ -89,6 +89,8 @@ def hub(tmp_path_factory):
     pickled = copy(top / OLD, top / "pickled")
     (pickled / "model.safetensors").unlink()
     torch.save(weights, pickled / "pytorch_model.bin")
+    (pickled / "onnx").mkdir()
+    save_file(weights, pickled / "onnx" / "model.safetensors")
     coded, half = copy(top / OLD, top / "coded"), copy(top / OLD, top / "half")
     config = json.loads((coded / "config.json").read_text()) | {"model_type": "homemade"}
     classes = {"AutoConfig": "homemade.Config", "AutoModelForCausalLM": "homemade.Model"}
@@ -264,8 +266,8 @@ def test_a_local_folders_own_code_is_not_run_unasked(machines, hub, tmp_path):
 
 def test_a_folder_without_weights_or_without_a_model(machines, local, tmp_path):
     (local / "model.safetensors").unlink()
-    assert machines["offline"].refusal(str(local)).startswith(
-        f"{local} has no *.safetensors, and pickled weights are not loaded; "
+    assert machines["offline"].refusal(str(local)) == (
+        f"{local} has no *.safetensors, and pickled weights are not loaded; convert them first"
     )
     assert machines["offline"].refusal(str(tmp_path)) == f"{tmp_path} has no config.json: it is not a model folder"
     assert machines["offline"].refusal("doctor") == (

@@ -102,7 +102,7 @@ def _template_ids(tokenizer: Any, history: Sequence[Sequence[str]], instruction:
 
 
 def _render(tokenizer: Any, messages: list[dict[str, str]]) -> str:
-    return str(
+    text = str(
         tokenizer.apply_chat_template(
             messages,
             tokenize=False,
@@ -111,6 +111,8 @@ def _render(tokenizer: Any, messages: list[dict[str, str]]) -> str:
             chat_template=_template(tokenizer),
         )
     )
+    opened = text.rstrip()
+    return f"{opened}\n\n</think>\n\n" if opened.endswith("<think>") else text  # a template that knows no other way
 
 
 def _template(tokenizer: Any) -> str:

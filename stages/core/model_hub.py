@@ -31,7 +31,7 @@ def resolve(name: str, revision: str | None) -> str:
             raise
         except Exception:  # there may be an earlier download
             pass
-        if files is not None and not any(fnmatch.fnmatch(file.rfilename, WEIGHTS) for file in files):
+        if files is not None and not fnmatch.filter([f.rfilename for f in files if "/" not in f.rfilename], WEIGHTS):
             raise UserError(
                 f"model.name: {name} has no {WEIGHTS}: pickled weights are not loaded; choose a model or a revision "
                 "that has them"
