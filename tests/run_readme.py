@@ -35,14 +35,22 @@ class Block(NamedTuple):
 
 
 def blocks(text: str) -> list[Block]:
-    """The `sh` blocks of a document, without comments, each with the lines of a plain block that follows it."""
+    """The `sh` blocks of a document, without comments, each with the lines of a plain block that follows it.
+
+    Where the paragraph before a plain block names a command in the line, that one prints it.
+    """
     found: list[Block] = []
-    for language, block in re.findall(r"^```(\w*)\n(.*?)^```", text, re.S | re.M):
+    end = 0
+    for match in re.finditer(r"^```(\w*)\n(.*?)^```", text, re.S | re.M):
+        paragraph = text[end : match.start()].strip().rpartition("\n\n")[2]
+        end = match.end()
+        language, block = match.groups()
         rows = [row for row in block.splitlines() if row.strip()]
         if language == "sh":
             found.append(Block([re.split(r"\s+#", row)[0].strip() for row in rows], []))
         elif not language:
-            found[-1].shown.extend(rows)
+            named = re.findall(r"`((?:make|dvc|python -m) [^`]+)`", paragraph)
+            found.append(Block(named[-1:], rows)) if named else found[-1].shown.extend(rows)
     return found
 
 
