@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.core import atomic, base_model, chat_format, params, records, reward, stack
+from stages.core import atomic, base_model, chat_format, params, processes, records, reward, stack
 from stages.core.command import command
 from stages.core.errors import UserError
 
@@ -48,12 +48,12 @@ def main(
     folders = stack.resolve(origin, [rm])
 
     import torch
-    from accelerate import PartialState
 
     from stages.core import bootstrap
     from stages.core.ppo import views
 
-    device = PartialState().device
+    here = processes.join()  # each scores everything: it is quick, and a base that is shared out needs all of them
+    device = here.device
     tokenizer = origin.tokenizer()
     model = stack.load(origin.causal_lm(device), folders)
     head = reward.load_head(rm, device)
@@ -74,6 +74,8 @@ def main(
                 for i, value in zip(rows, views.scores(model, batch, head).tolist(), strict=True):
                     values[i] = round(value, 4)
         rewards[which] = values
+    if not here.is_main_process:
+        return
 
     atomic.write_jsonl(to, ({model: rewards[model][i] for model in name} for i in range(len(samples))))
     intervals = {model: bootstrap.mean(values, knobs.bootstrap_samples, seed) for model, values in rewards.items()}

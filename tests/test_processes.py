@@ -18,7 +18,7 @@ from stages.core import supervised
 from stages.core.errors import UserError
 
 ROOT = Path(__file__).parents[1]
-STAGES = ["sft", "rm", "ppo", "predict"]
+STAGES = ["sft", "rm", "ppo", "predict", "score"]
 SCRIPT = str(ROOT / "tests" / "several_processes.py")
 
 
@@ -85,7 +85,7 @@ def test_the_adapters_are_those_of_one_process(one, two):
 
 
 def test_the_answers_are_those_of_one_process(one, two):
-    for file in ("predictions/sft.jsonl", "predict.json"):
+    for file in ("predictions/sft.jsonl", "predict.json", "score.jsonl", "score.json"):
         assert (one / file).read_bytes() == (two / file).read_bytes()
 
 
@@ -128,6 +128,15 @@ def test_a_batch_that_cannot_be_shared_out_is_told_once(stage, inputs, tmp_path)
     assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [
         f"error: {named}, which 2 processes can't share evenly; make it a multiple of their number"
     ]
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "profiles" / "accelerate").glob("*.yaml")), ids=lambda file: file.stem)
+def test_the_launcher_takes_our_configuration(file):
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(file))
+    assert config.num_processes > 1
+    assert config.mixed_precision == "no"  # model.dtype alone decides
 
 
 def test_the_parameter_alone_decides_the_precision(monkeypatch):

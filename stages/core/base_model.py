@@ -5,6 +5,7 @@ weights and the tokenizer too. Every later stage reads all of this from there: n
 """
 
 import hashlib
+import importlib.util
 import json
 import os
 import sys
@@ -12,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stages.core import atomic, classifier, model_hub, sharding
+from stages.core import atomic, classifier, model_hub, processes, sharding
 from stages.core.errors import UserError
 
 POINTER = "base.json"
@@ -34,7 +35,7 @@ class Model:
     """Precision of the frozen weights; LoRA weights and heads stay in float32."""
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2"]
     quantization: Literal["none", "8bit", "4bit"]
-    """Load the base in 8 or 4 bits (QLoRA); needs `pip install bitsandbytes` and a GPU."""
+    """Load the base in 8 or 4 bits (QLoRA); needs `pip install '.[quantization]'`, and a GPU to be of use."""
     gradient_checkpointing: bool
     """Recompute activations in the backward pass: less memory, about a third more time."""
     fsdp: bool
@@ -147,6 +148,9 @@ class Base:
         model.eval()
         if self.model.fsdp and int(os.environ.get("WORLD_SIZE", "1")) > 1:
             return sharding.shard(model, self.model.name)
+        for module in model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):  # the format of 4 bits for such CPUs has no gradients
+                module.support_avx512bf16_for_cpu = False
         quantized = self.model.quantization != "none"
         return model if device is None or quantized else model.to(device)
 
@@ -240,12 +244,17 @@ def _plain_generation_config(model: Any) -> Any:
 def _quantization(model: Model) -> dict[str, Any]:
     if model.quantization == "none":
         return {}
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(
+            f"model.quantization: {model.quantization} needs bitsandbytes: `.venv/bin/pip install '.[quantization]'`"
+        )
     import torch
     from transformers import BitsAndBytesConfig
 
+    here = {"device_map": {"": processes.device()}}  # left alone, every process would load it onto the first GPU
     if model.quantization == "8bit":
-        return {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
-    return {
+        return here | {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    return here | {
         "quantization_config": BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",

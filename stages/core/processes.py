@@ -11,6 +11,13 @@ def on_cpu() -> bool:
     return bool(os.environ.get("ACCELERATE_USE_CPU")) or not torch.accelerator.is_available()
 
 
+def device() -> Any:
+    """This process's `torch.device`; joins the other processes."""
+    from accelerate import PartialState
+
+    return PartialState(cpu=on_cpu()).device
+
+
 def join() -> Any:
     """The `accelerate.Accelerator`: knows the device and the other processes."""
     from accelerate import Accelerator

@@ -17,24 +17,24 @@ def shard(model: Any, name: str) -> Any:
     Raises:
         UserError: the model's layers are in no list of their own.
     """
-    from accelerate import PartialState
+    import torch.distributed as dist
     from torch import nn
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
-    here = PartialState(cpu=processes.on_cpu())
+    device = processes.device()
     trunk = model.base_model
     count = model.config.get_text_config().num_hidden_layers
     layers = next((m for m in trunk.modules() if isinstance(m, nn.ModuleList) and len(m) == count), None)
     if layers is None:
         raise UserError(f"model.fsdp: {name} has no list of {count} layers to share out; set it to false")
-    mesh = init_device_mesh(here.device.type, (here.num_processes,))
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for layer in layers:
         fully_shard(layer, mesh=mesh)
     sharded = {id(parameter) for parameter in layers.parameters()}
     whole = {parameter for parameter in model.parameters() if id(parameter) not in sharded}
     for tensor in (*whole, *model.buffers()):
-        tensor.data = tensor.data.to(here.device)
+        tensor.data = tensor.data.to(device)
     fully_shard(trunk, mesh=mesh, ignored_params=whole)  # holds nothing itself: lets the layers be fetched ahead
     return model
 
