@@ -62,6 +62,10 @@ bench: setup .bench-venv/installed ## measure PPO against TRL 1.12, which gets a
 chat: setup ## talk with the trained model
 	@python -m stages.chat
 
+.PHONY: docs
+docs: setup ## run every command that the README shows, in a fresh clone, with the smallest profile
+	@python tests/run_readme.py
+
 .PHONY: lock
 lock: ## write requirements.lock anew from the ranges in pyproject.toml
 	rm -rf .venv

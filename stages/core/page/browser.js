@@ -68,7 +68,7 @@ function build() {
       const value = !key ? "" : state.sort === "reward" ? plain(key(s), digits) : signed(key(s), digits);
       const link = make(
         "a", { href: `#sample-${s.number}`, tabindex: "-1" },
-        make("span", { class: "at" }, String(s.number)), make("span", { class: "asked", dir: "auto" }, s.question), make("span", { class: "key" }, value),
+        make("span", { class: "at" }, String(s.number)), make("span", { class: "asked", dir: "auto", lang: "zh" }, s.question), make("span", { class: "key" }, value),
       );
       items.append(make("li", {}, link));
     }
@@ -108,7 +108,7 @@ function build() {
 
 function spoken(text, kind = "") {
   if (!text) return make("p", { class: "text none" }, say("browser.empty"));
-  return make("p", { class: `text ${kind}`, dir: "auto" }, text);
+  return make("p", { class: `text ${kind}`, dir: "auto", lang: "zh" }, text); // for the voice and the glyphs
 }
 
 // The chosen question; the steps beside its number follow the list as it is searched and sorted now.
