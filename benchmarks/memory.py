@@ -231,11 +231,15 @@ def sft(shape: Shape, model: Model, knobs: Sft) -> dict[str, int]:
 
 
 def rm(shape: Shape, model: Model, knobs: Rm) -> dict[str, int]:
+    """Both answers of each pair go through side by side, while it trains and when it judges the held-out ones."""
     rows, length = 2 * knobs.per_device_train_batch_size, knobs.max_source_length + knobs.max_target_length
     precision = training(model.dtype)
     return {
         "adapters": 16 * adapter(shape, knobs.lora),
-        "activations": trained(shape, precision, knobs.lora, rows, length, model.gradient_checkpointing),
+        "largest phase": max(
+            trained(shape, precision, knobs.lora, rows, length, model.gradient_checkpointing),
+            read(shape, scoring(model.dtype, shape.chatglm), knobs.lora, rows, length),
+        ),
     }
 
 
@@ -274,12 +278,12 @@ def predict(shape: Shape, model: Model, knobs: Predict, below: list[Lora]) -> di
     }
 
 
-def score(shape: Shape, model: Model, knobs: Score, reward: Lora) -> dict[str, int]:
+def score(shape: Shape, model: Model, knobs: Score, lora: Lora) -> dict[str, int]:
     length = knobs.max_source_length + knobs.max_target_length
     precision = scoring(model.dtype, shape.chatglm)
     return {
-        "adapters": 4 * adapter(shape, reward),
-        "activations": read(shape, precision, reward, knobs.batch_size, length),
+        "adapters": 4 * adapter(shape, lora),
+        "activations": read(shape, precision, lora, knobs.batch_size, length),
     }
 
 

@@ -94,7 +94,9 @@ def main(
         if len(trainer.train_dataset) != len(order):
             raise RuntimeError(f"the trainer took {len(trainer.train_dataset)} of {len(order)} pairs")
         supervised.train(trainer, state)
-        judged = judge(trainer.model, encoded_out, held_out, tokenizer.pad_token_id)  # on all: a base may be sharded
+        side_by_side = 2 * knobs.per_device_train_batch_size  # as many as while training, both of each pair
+        # on all processes: a base may be sharded
+        judged = judge(trainer.model, encoded_out, held_out, tokenizer.pad_token_id, side_by_side)
         if not first:
             return
 
@@ -161,11 +163,11 @@ def preference_loss(knobs: Rm) -> Callable[[Any, Any], Any]:
 
 
 def judge(
-    model: Any, encoded: list[dict[str, list[int]]], pairs: list[records.Pair], pad: int
+    model: Any, encoded: list[dict[str, list[int]]], pairs: list[records.Pair], pad: int, batch_size: int
 ) -> list[dict[str, Any]]:
     """Scores and character lengths of both answers of each held-out pair."""
     sequences = [e[side] for e in encoded for side in ("chosen_ids", "rejected_ids")]
-    values = reward.score_with_classifier(model, sequences, pad)
+    values = reward.score_with_classifier(model, sequences, pad, batch_size)
     return [
         {
             "chosen": round(values[2 * i], 4),

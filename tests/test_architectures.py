@@ -190,7 +190,7 @@ def test_the_score_in_ppo_is_the_reward_models(run):
     tiny_models.multiply_out(classifier, run.folder / "rm")
     classifier.score = reward.load_head(run.folder / "rm", "cpu")
     sequences = [[*p, *a] for p, a in zip(before, answers, strict=True)]
-    expected = reward.score_with_classifier(classifier, sequences, tokenizer.pad_token_id)
+    expected = reward.score_with_classifier(classifier, sequences, tokenizer.pad_token_id, batch_size=32)
     assert found.tolist() == pytest.approx(expected, abs=1e-4) and max(expected) - min(expected) > 0.01
 
 

@@ -91,6 +91,8 @@ def hub(tmp_path_factory):
     torch.save(weights, pickled / "pytorch_model.bin")
     (pickled / "onnx").mkdir()
     save_file(weights, pickled / "onnx" / "model.safetensors")
+    chatglm = copy(pickled, top / "chatglm")
+    (chatglm / "ice_text.model").write_bytes(b"pieces")
     coded, half = copy(top / OLD, top / "coded"), copy(top / OLD, top / "half")
     config = json.loads((coded / "config.json").read_text()) | {"model_type": "homemade"}
     classes = {"AutoConfig": "homemade.Config", "AutoModelForCausalLM": "homemade.Model"}
@@ -105,6 +107,7 @@ def hub(tmp_path_factory):
             "clinic/gated": hub_server.Repository(both, {"main": OLD}, refuses=(401, "GatedRepo")),
             "clinic/forbidden": hub_server.Repository(both, {"main": OLD}, refuses=(403, "GatedRepo")),
             "clinic/pickled": hub_server.Repository({OLD: pickled}, {"main": OLD}),
+            "clinic/chatglm": hub_server.Repository({OLD: chatglm}, {"main": OLD}),
             "clinic/coded": hub_server.Repository({OLD: coded}, {"main": OLD}),
             "clinic/half": hub_server.Repository({NEW: half}, {"main": NEW}),
         }
@@ -190,6 +193,11 @@ def test_pickled_weights_are_not_loaded(online):
     assert online.refusal("clinic/pickled") == (
         "clinic/pickled has no *.safetensors: pickled weights are not loaded; choose a model or a revision that has "
         "them"
+    )
+    assert online.refusal("clinic/chatglm") == (
+        "clinic/chatglm has no *.safetensors: pickled weights are not loaded; run `hf download clinic/chatglm "
+        "--local-dir OLD_FOLDER` and `python -m stages.core.chatglm.convert OLD_FOLDER NEW_FOLDER` once, and set "
+        "model.name to NEW_FOLDER"
     )
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from stages.core.errors import UserError
 
 WEIGHTS = "*.safetensors"
+CHATGLM_FILE = "ice_text.model"
+"""Only the first ChatGLM-6B has it. Its own repository has pickled weights alone, which this project converts."""
 
 
 def resolve(name: str, revision: str | None) -> str:
@@ -32,10 +34,13 @@ def resolve(name: str, revision: str | None) -> str:
         except Exception:  # there may be an earlier download
             pass
         if files is not None and not fnmatch.filter([f.rfilename for f in files if "/" not in f.rfilename], WEIGHTS):
-            raise UserError(
-                f"model.name: {name} has no {WEIGHTS}: pickled weights are not loaded; choose a model or a revision "
-                "that has them"
-            )
+            mend = "choose a model or a revision that has them"
+            if any(file.rfilename == CHATGLM_FILE for file in files):
+                mend = (
+                    f"run `hf download {name} --local-dir OLD_FOLDER` and `python -m stages.core.chatglm.convert "
+                    "OLD_FOLDER NEW_FOLDER` once, and set model.name to NEW_FOLDER"
+                )
+            raise UserError(f"model.name: {name} has no {WEIGHTS}: pickled weights are not loaded; {mend}")
         commit = download(name, revision, cached=files is None).name
     if files is None and not is_commit(revision):
         print(f"no network: {name} is taken from the local cache, at commit {commit}", file=sys.stderr)

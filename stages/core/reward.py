@@ -42,7 +42,7 @@ def load_head(folder: Path, device: Any) -> Any:
     return head.to(device)
 
 
-def score_with_classifier(model: Any, sequences: Sequence[list[int]], pad: int, batch_size: int = 32) -> list[float]:
+def score_with_classifier(model: Any, sequences: Sequence[list[int]], pad: int, batch_size: int) -> list[float]:
     """Scores [len(sequences)] of a sequence classifier, in the given order; batches are sorted by length."""
     import torch
 
