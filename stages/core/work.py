@@ -4,8 +4,8 @@ DVC deletes a stage's outs before it runs, and keeping them (`persist`) would le
 finished checkpoint. So trainer state lives apart, in `<root>/<stage>/<key>`, where the key is a hash of all that
 decides the result: the stage's parameters, its inputs and its code. A changed knob is another key, and finds nothing.
 
-The root is `.work` in the checkout, or what COVID_DOCTOR_WORK says (a temporary experiment runs in a copy of the
-checkout: name a root outside, and it resumes too).
+The root is `.work` in the checkout, or what COVID_DOCTOR_WORK says. A temporary experiment runs in a copy of the
+checkout that DVC deletes when it ends, also by a failure: its root is the checkout's own, so that it resumes too.
 """
 
 import ctypes
@@ -30,8 +30,15 @@ KEEP = 2
 """Unfinished states kept beside the one in use, newest first: trying a knob and going back loses nothing."""
 
 
+TEMPORARY = Path(".dvc/tmp/exps")
+"""Folder of a checkout in which DVC makes the copies for `dvc exp run --temp` and the queue."""
+
+
 def root() -> Path:
-    return Path(os.environ.get("COVID_DOCTOR_WORK") or imports.ROOT / ".work").resolve()
+    checkout = imports.ROOT
+    if checkout.parent.parts[-len(TEMPORARY.parts) :] == TEMPORARY.parts:
+        checkout = checkout.parents[len(TEMPORARY.parts)]
+    return Path(os.environ.get("COVID_DOCTOR_WORK") or checkout / ".work").resolve()
 
 
 def key(stage: str, parameters: Any, inputs: Iterable[Path]) -> str:
