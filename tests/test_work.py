@@ -45,8 +45,8 @@ def data(tmp_path):
 
 def test_a_temporary_experiment_keeps_its_state_in_the_checkout(monkeypatch, tmp_path):
     monkeypatch.delenv("COVID_DOCTOR_WORK")
-    for checkout in (tmp_path, tmp_path / ".dvc/tmp/exps/tmp1a2b"):
-        monkeypatch.setattr(imports, "ROOT", checkout)
+    for copy in ("", ".dvc/tmp/exps/tmp1a2b", ".dvc/tmp/exps/standalone/tmp1a2b"):  # the queue's, --temp's
+        monkeypatch.setattr(imports, "ROOT", tmp_path / copy)
         assert work.root() == tmp_path / ".work"
 
 

@@ -30,15 +30,13 @@ KEEP = 2
 """Unfinished states kept beside the one in use, newest first: trying a knob and going back loses nothing."""
 
 
-TEMPORARY = Path(".dvc/tmp/exps")
+TEMPORARY = "/.dvc/tmp/exps/"
 """Folder of a checkout in which DVC makes the copies for `dvc exp run --temp` and the queue."""
 
 
 def root() -> Path:
-    checkout = imports.ROOT
-    if checkout.parent.parts[-len(TEMPORARY.parts) :] == TEMPORARY.parts:
-        checkout = checkout.parents[len(TEMPORARY.parts)]
-    return Path(os.environ.get("COVID_DOCTOR_WORK") or checkout / ".work").resolve()
+    checkout = imports.ROOT.as_posix().partition(TEMPORARY)[0]
+    return Path(os.environ.get("COVID_DOCTOR_WORK") or Path(checkout) / ".work").resolve()
 
 
 def key(stage: str, parameters: Any, inputs: Iterable[Path]) -> str:
