@@ -162,7 +162,8 @@ def test_data_that_are_not_there_are_named_with_the_mend(config: Path, capsys: p
     profile.main(name=None, config=config)
     switch("covid-tiny", config)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]
-    assert line.startswith("next: data/covid-dialogue/train_data.json, ") and "`make data`" in line and "data/README.md" in line
+    assert line.startswith("next: data/covid-dialogue/train_data.json, ")
+    assert "`make data`" in line and "data/README.md" in line
     with pytest.raises(SystemExit):
         profile.main(name=None, config=config)
     assert capsys.readouterr().err == f"error: {line.removeprefix('next: ')}\n"
