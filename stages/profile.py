@@ -16,21 +16,45 @@ from stages.core.errors import UserError
 
 DEFAULT = "default"
 """The profile that holds every key: what params.yaml is as committed."""
+ABOUT_DATA = "data/README.md"
 
 
 @command
 def main(
-    name: Annotated[str, typer.Argument(help="a profile: the name of a file of the profiles folder, without .yaml")],
+    name: Annotated[
+        str | None, typer.Argument(help="a profile: the name of a file of the profiles folder, without .yaml")
+    ] = None,
     profiles: Annotated[Path, typer.Option(help="folder of the profiles")] = Path("profiles"),
     config: Annotated[Path, typer.Option("--params", help="parameters to switch")] = Path("params.yaml"),
 ) -> None:
-    """Switch the parameters to a profile and print what changed; `default` gives the committed ones back."""
+    """Switch the parameters to a profile and print what changed; `default` gives the committed ones back.
+
+    Without a name nothing changes: it only tells whether the data are there that the parameters name.
+    """
+    if name is None:
+        absent = missing_data(config)
+        if absent:
+            raise UserError(absent)
+        return
     before, after = apply(name, profiles, config)
     changes = sorted(key for key in before | after if before.get(key) != after.get(key))
     for key in changes:
         print(f"{key}: {before.get(key, '(absent)')} → {after.get(key, '(gone)')}")
     if not changes:
         print(f"{config} already is the profile `{name}`")
+    absent = missing_data(config)
+    if absent:
+        print(f"next: {absent}")
+
+
+def missing_data(config: Path) -> str | None:
+    """One line that says which data the parameters name and are not there, and the mend; None when they are."""
+    data = read(config)["data"]
+    files = [Path(data["dialogues"], f"{part}_data.json") for part in ("train", "validate", "test")]
+    absent = [str(file) for file in (*files, Path(data["preferences"])) if not (config.parent / file).is_file()]
+    if not absent:
+        return None
+    return f"{', '.join(absent)}: not there; `make data` fetches the COVID dialogues, {ABOUT_DATA} tells about the rest"
 
 
 def apply(name: str, profiles: Path, config: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -315,6 +315,31 @@ def test_a_failing_stage_leaves_the_rest_as_it_was(
     assert {line[3:] for line in git(clone, "status", "--porcelain").splitlines()} == {"params.yaml", "dvc.lock"}
 
 
+def test_an_experiment_of_its_own_folder_runs_the_code_that_it_was_queued_with(repo: Any, clone: Path) -> None:
+    """What `dvc exp run --temp` and a worker of the queue do: a later edit in the checkout plays no part."""
+    stage = clone / "stages/preprocess.py"
+    with at_work_in(clone), pytest.MonkeyPatch.context() as patch, type(repo)(str(clone)) as theirs:
+        for who in ("AUTHOR", "COMMITTER"):
+            patch.setenv(f"GIT_{who}_NAME", "tests")
+            patch.setenv(f"GIT_{who}_EMAIL", "tests")
+        experiments = theirs.experiments
+        queue = experiments.queue_one
+
+        def queue_and_edit(*args: Any, **kwargs: Any) -> Any:
+            entry = queue(*args, **kwargs)
+            stage.write_text("raise SystemExit('the code of later')\n", encoding="utf-8")
+            return entry
+
+        patch.setattr(experiments, "queue_one", queue_and_edit)
+        theirs.pull(["preprocess"])
+        (found,) = experiments.run(["preprocess"], params=["data.preferences_validate_ratio=0.3"], tmp_dir=True)
+
+    lock = yaml.safe_load(git(clone, "show", f"{found}:dvc.lock"))["stages"]["preprocess"]
+    assert lock["params"]["params.yaml"]["data"]["preferences_validate_ratio"] == 0.3
+    assert git(clone, "status", "--porcelain").split() == ["M", "stages/preprocess.py"]
+    assert not list((clone / ".dvc/tmp/exps").rglob("tmp*"))
+
+
 # ----------------------------------------------------------------------------------------------------------------------
 # Two runs compared, and the data that is fetched
 

@@ -134,8 +134,8 @@ def test_plots() -> None:
     from dvc.render.match import match_defs_renderers
     from dvc.repo import Repo
 
-    graph = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
-    listed = [name for plot in graph["plots"] for name in plot]
+    document = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    listed = [name for plot in document["plots"] for name in plot]
     with Repo(str(ROOT)) as repo:
         drawn = match_defs_renderers(repo.plots.show(), templates_dir=repo.plots.templates_dir)
     assert [plot.renderer.name for plot in drawn] == listed

@@ -39,6 +39,7 @@ LARGE = ("chatglm-6b", "chatglm-6b-12gb")
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "data/sample", tmp_path / "data/sample")
     return Path(shutil.copy(PROFILES / "default.yaml", tmp_path / "params.yaml"))
 
 
@@ -155,3 +156,14 @@ def test_the_tutorials_steps(config: Path) -> None:
     assert ppo.updates == 2375
     assert sft.learning_rate == 5e-5
     assert rm.learning_rate == ppo.learning_rate == 1e-5
+
+
+def test_data_that_are_not_there_are_named_with_the_mend(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    profile.main(name=None, config=config)
+    switch("covid-tiny", config)
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]
+    assert line.startswith("next: data/covid-dialogue/train_data.json, ")
+    assert "`make data`" in line and "data/README.md" in line
+    with pytest.raises(SystemExit):
+        profile.main(name=None, config=config)
+    assert capsys.readouterr().err == f"error: {line.removeprefix('next: ')}\n"

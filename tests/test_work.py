@@ -43,6 +43,13 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
+def test_a_temporary_experiment_keeps_its_state_in_the_checkout(monkeypatch, tmp_path):
+    monkeypatch.delenv("COVID_DOCTOR_WORK")
+    for copy in ("", ".dvc/tmp/exps/tmp1a2b", ".dvc/tmp/exps/standalone/tmp1a2b"):  # the queue's, --temp's
+        monkeypatch.setattr(imports, "ROOT", tmp_path / copy)
+        assert work.root() == tmp_path / ".work"
+
+
 def test_the_key_follows_parameters_inputs_and_code(data, monkeypatch, tmp_path):
     first = work.key("sft", {"a": 1, "b": 2}, [data])
     assert work.key("sft", {"b": 2, "a": 1}, [data]) == first

@@ -5,8 +5,8 @@ finished checkpoint. So trainer state lives apart, in `<root>/<stage>/<key>`, wh
 decides the result: the stage's parameters, its inputs, its code, the libraries' versions. A changed knob is another
 key, and finds nothing.
 
-The root is `.work` in the checkout, or what COVID_DOCTOR_WORK says (a temporary experiment runs in a copy of the
-checkout: name a root outside, and it resumes too).
+The root is `.work` in the checkout, or what COVID_DOCTOR_WORK says. A temporary experiment runs in a copy of the
+checkout that DVC deletes when it ends, also by a failure: its root is the checkout's own, so that it resumes too.
 """
 
 import ctypes
@@ -32,8 +32,13 @@ KEEP = 2
 """Unfinished states kept beside the one in use, newest first: trying a knob and going back loses nothing."""
 
 
+TEMPORARY = "/.dvc/tmp/exps/"
+"""Folder of a checkout in which DVC makes the copies for `dvc exp run --temp` and the queue."""
+
+
 def root() -> Path:
-    return Path(os.environ.get("COVID_DOCTOR_WORK") or imports.ROOT / ".work").resolve()
+    checkout = imports.ROOT.as_posix().partition(TEMPORARY)[0]
+    return Path(os.environ.get("COVID_DOCTOR_WORK") or Path(checkout) / ".work").resolve()
 
 
 def key(stage: str, parameters: Any, inputs: Iterable[Path]) -> str:
