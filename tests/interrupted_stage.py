@@ -15,7 +15,7 @@ from pathlib import Path
 
 def main() -> None:
     for name in ("torch", "datasets", "peft", "trl", "stages.base", "stages.sft", "stages.rm", "stages.ppo",
-                 "stages.core.ppo.trainer", "stages.core.generation", "stages.core.chatglm"):
+                 "stages.core.ppo.trainer", "stages.core.ppo.state", "stages.core.generation", "stages.core.chatglm"):
         importlib.import_module(name)
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
     from trl import RewardTrainer, SFTTrainer  # noqa: F401

@@ -21,7 +21,7 @@ from stages import ppo
 from stages.core import base_model, checkpoints, generation, reward, stack
 from stages.core.errors import UserError
 from stages.core.lora import Lora
-from stages.core.ppo import views
+from stages.core.ppo import hacking, views
 from stages.core.ppo.knobs import Ppo
 from stages.core.ppo.trainer import Rollouts, Trainer
 
@@ -442,18 +442,14 @@ def test_early_stop_kl_ends_the_run_before_it_learns_from_that_batch(new_trainer
     assert again.train() == state  # a finished state stays finished
 
 
-def test_a_rising_reward_with_repeating_answers_is_warned_of_once(new_trainer, capsys):
+def test_signs_of_hacking_are_told_once(new_trainer, monkeypatch, capsys):
+    monkeypatch.setattr(hacking, "signs", lambda rows, kl_target: f"{len(rows)} rows" if len(rows) > 1 else None)
     trainer = new_trainer()
-    row = {"score": 0.0, "repetition": 0.0, "kl": 1.0}
-    for number in range(20):
-        trainer.state.rows.append(row | {"score": number / 10, "repetition": number / 20})
-        trainer._warn_when_hacked()
-    err = capsys.readouterr().err
-    assert err.count("ppo: warning at update") == 1 and "answers repeat themselves" in err and "kl_coef" in err
-    trainer.state.rows = [row | {"score": number / 10, "repetition": 0.1} for number in range(20)]
-    trainer.state.warned = False
-    trainer._warn_when_hacked()
-    assert not capsys.readouterr().err
+    for _ in range(3):
+        trainer.step()
+    assert [line for line in capsys.readouterr().err.splitlines() if "warning" in line] == [
+        "ppo: warning at update 2: 2 rows"
+    ]
 
 
 def test_a_checkpoint_gives_back_everything_that_changes(new_trainer, tmp_path):

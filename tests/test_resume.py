@@ -175,7 +175,7 @@ SUPERVISED_CHAIN = [  # where a run is killed, and what is done to its state bef
 PPO_CHAIN = [
     ([UPDATE, 2, "before"], nothing),
     (["stages.core.ppo.trainer:Trainer._optimizer_step", 11, "after"], nothing),
-    (["stages.core.ppo.trainer:save_file", 2, "midway"], nothing),  # in the optimizer: never took its final name
+    (["stages.core.ppo.state:save_file", 2, "midway"], nothing),  # in the optimizer: never took its final name
     (["stages.core.checkpoints:seal", 1, "before"], nothing),
     ([UPDATE, 4, "before"], truncate),
     (["stages.core.ppo.trainer:generation.generate", 2, "before"], flip_a_bit),

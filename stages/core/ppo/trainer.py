@@ -9,19 +9,18 @@ import random
 import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from stages.core import atomic, checkpoints, generation, sharding, stack
 from stages.core.errors import UserError
-from stages.core.ppo import maths, views
+from stages.core.ppo import hacking, maths, views
 from stages.core.ppo.knobs import Ppo
+from stages.core.ppo.state import State, load, save
 
 CURVE = (
     "step", "episodes", "score", "score_std", "reward", "kl", "kl_k3", "kl_coef", "entropy", "policy_loss",
@@ -31,19 +30,6 @@ CURVE = (
 """One row per update. score: the reward model's mean, raw. reward: mean per response after normalisation, penalty and
 KL. kl: mean k1 per response, kl_k3: its k3 twin. entropy, ratio, approx_kl: means per token. response_length: tokens.
 """
-
-
-@dataclass
-class State:
-    """All that changes from update to update, apart from tensors."""
-
-    update: int = 0
-    kl_coef: float = 0.0
-    reward_mean: float = 0.0
-    reward_scale: float = 1.0
-    warned: bool = False
-    stopped_early: bool = False
-    rows: list[dict[str, float]] = field(default_factory=list)
 
 
 class Rollouts(NamedTuple):
@@ -126,7 +112,7 @@ class Trainer:
         """Run all updates, or those that are left after the newest whole checkpoint."""
         newest = checkpoints.latest(self.work)
         if newest:
-            self._load(newest)
+            self.state = load(newest, self.trained, self.optimizer)
         else:
             probe = views.to_batch([self.prompts[0]], [self.eos[:1]], self.pad, self.device)
             views.check_plain_head(self.model, probe)
@@ -172,7 +158,9 @@ class Trainer:
         self.state.update += 1
         row = {"step": self.state.update, "episodes": self.state.update * self.knobs.batch_size} | log
         self.state.rows.append({name: row[name] for name in CURVE})
-        self._warn_when_hacked()
+        if not self.state.warned and (signs := hacking.signs(self.state.rows, self.knobs.kl_target)):
+            print(f"ppo: warning at update {self.state.update}: {signs}", file=sys.stderr)
+            self.state.warned = True
         return row
 
     # 1. sample
@@ -425,69 +413,10 @@ class Trainer:
                 "ppo.learning_rate, or use bfloat16 or float32 instead of float16"
             )
 
-    def _warn_when_hacked(self) -> None:
-        """Once: reward rises while answers repeat themselves, or while the policy runs away from the reference."""
-        rows, window = self.state.rows, 5
-        if self.state.warned or len(rows) < 3 * window:
-            return
-
-        def mean(part: list[dict[str, float]], name: str) -> float:
-            return sum(row[name] for row in part) / len(part)
-
-        early, late = rows[:window], rows[-window:]
-        if mean(late, "score") <= mean(early, "score"):
-            return
-        repeats = mean(late, "repetition") > 2 * mean(early, "repetition") + 0.05
-        runaway = mean(late, "kl") > 5 * (self.knobs.kl_target or 6.0)
-        if repeats or runaway:
-            what = "answers repeat themselves more and more" if repeats else "the KL to the reference runs away"
-            print(
-                f"ppo: warning at update {self.state.update}: the reward rises while {what} "
-                f"(repetition {mean(late, 'repetition'):.2f}, KL {mean(late, 'kl'):.1f}). It may be hacked: raise "
-                "ppo.kl_coef, lower ppo.learning_rate, or set ppo.early_stop_kl",
-                file=sys.stderr,
-            )
-            self.state.warned = True
-
-    # checkpoints
-
     def _save(self) -> None:
         self.accelerator.wait_for_everyone()
-        if not self.accelerator.is_main_process:
-            return
-        names = list(self.trained)
-        moments = {}
-        for name, parameter in self.trained.items():
-            for key, tensor in self.optimizer.state[parameter].items():
-                moments[f"{name}/{key}"] = tensor.detach().cpu().contiguous()
-        generators = {"cpu": torch.get_rng_state()}
-        if torch.cuda.is_available():
-            generators["cuda"] = torch.cuda.get_rng_state()
-        with atomic.folder(self.work / f"checkpoint-{self.state.update}") as folder:
-            save_file({n: self.trained[n].detach().cpu().contiguous() for n in names}, folder / "trained.safetensors")
-            if moments:
-                save_file(moments, folder / "optimizer.safetensors")
-            save_file(generators, folder / "generators.safetensors")
-            atomic.write_json(folder / "state.json", asdict(self.state))
-            checkpoints.seal(folder)
-        checkpoints.rotate(self.work)
-
-    def _load(self, folder: Path) -> None:
-        import json
-
-        self.state = State(**json.loads((folder / "state.json").read_text(encoding="utf-8")))
-        weights = load_file(folder / "trained.safetensors")
-        with torch.no_grad():
-            for name, parameter in self.trained.items():
-                parameter.copy_(weights[name])
-        if (folder / "optimizer.safetensors").exists():
-            moments = load_file(folder / "optimizer.safetensors")
-            for name, parameter in self.trained.items():
-                state = {key: moments[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-                self.optimizer.state[parameter] = {
-                    key: tensor if key == "step" else tensor.to(self.device) for key, tensor in state.items()
-                }
-        generators = load_file(folder / "generators.safetensors")
-        torch.set_rng_state(generators["cpu"])
-        if "cuda" in generators and torch.cuda.is_available():
-            torch.cuda.set_rng_state(generators["cuda"])
+        if self.accelerator.is_main_process:
+            with atomic.folder(self.work / f"checkpoint-{self.state.update}") as folder:
+                save(folder, self.state, self.trained, self.optimizer)
+                checkpoints.seal(folder)
+            checkpoints.rotate(self.work)

@@ -1,0 +1,64 @@
+"""What fits where: the sizes are those of the models, the method agrees with PyTorch, the READMEs show its output."""
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, Qwen3Config
+
+from benchmarks import memory, memory_check
+from stages.core import imports
+from stages.core.chatglm.configuration import ChatGLMConfig
+from stages.core.lora import Lora
+
+torch.set_num_threads(1)
+CARDS = {"chatglm-6b": 24, "chatglm-6b-12gb": 12, "qwen3-0.6b": 24, "qwen3-1.7b": 24}
+"""GB, as the profiles say in their first lines."""
+
+
+def config(shape: memory.Shape):
+    if shape.chatglm:
+        return ChatGLMConfig(hidden_size=shape.hidden, inner_hidden_size=shape.intermediate, num_layers=shape.layers,
+                             num_attention_heads=shape.heads, vocab_size=shape.vocab)  # fmt: skip
+    return Qwen3Config(hidden_size=shape.hidden, intermediate_size=shape.intermediate, num_hidden_layers=shape.layers,
+                       num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads, head_dim=shape.head_dim,
+                       vocab_size=shape.vocab, tie_word_embeddings=True)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", memory.SHAPES)
+def test_parameters_are_those_of_the_network(name):
+    shape = memory.SHAPES[name]
+    lora = Lora(r=8, alpha=16, dropout=0.0, target_modules=("query_key_value",) if shape.chatglm else "all-linear")
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config(shape))
+        model.tie_weights()
+        assert sum(p.numel() for p in model.parameters()) == shape.parameters
+        from peft import get_peft_model
+
+        trainable = get_peft_model(model, lora.config(task_type="CAUSAL_LM")).get_nb_trainable_parameters()[0]
+    assert trainable == memory.adapter(shape, lora)
+
+
+@pytest.mark.parametrize("name", memory_check.SHAPES)
+def test_computed_is_what_pytorch_allocates(name):
+    found = memory_check.cases([name])
+    assert len(found) == 12
+    for _, case, computed, measured in found:
+        assert abs(measured / computed - 1) < 0.15, (case, computed, measured)
+
+
+@pytest.mark.parametrize("document", ["README.md", "README.zh.md"])
+def test_the_readmes_show_the_table(document):
+    text = (imports.ROOT / document).read_text(encoding="utf-8")
+    assert f"```\n{memory.table()}```" in text
+
+
+@pytest.mark.parametrize(("name", "card"), CARDS.items())
+def test_every_stage_of_a_profile_fits_its_card(name, card):
+    first = (imports.ROOT / "profiles" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+    assert f"{card} GB" in first
+    for stage, found in memory.parts(name).items():
+        assert sum(found.values()) < 0.85 * card * memory.GIB, stage  # the rest is for what is left out
+
+
+def test_chatglm_6b_fits_what_it_should():
+    assert memory.chatglm_sft(recompute=True) < memory.chatglm_sft(recompute=False) < 22 * memory.GIB
+    assert sum(memory.parts("chatglm-6b")["ppo"].values()) < 16 * memory.GIB
