@@ -105,7 +105,8 @@ def test_every_file_of_the_code_has_its_line(document):
 
 
 def test_every_line_that_is_not_run_is_in_the_readme():
-    """What `make docs` leaves out, by name and with a reason, must still be there to be left out."""
+    """What `make docs` leaves out, with a reason, must still be there to be left out."""
     blocks = run_readme.blocks((ROOT / "README.md").read_text(encoding="utf-8"))
-    assert set(run_readme.SKIPPED) <= {command for block in blocks for command in block.commands}
+    commands = [command for block in blocks for command in block.commands]
+    assert [s for s in run_readme.SKIPPED if not any(command.startswith(s) for command in commands)] == []
     assert all(block.commands for block in blocks)
