@@ -1,10 +1,12 @@
 """What the documents tell people to type exists: make targets, profiles, commands, parameters, files."""
 
+import itertools
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+import run_readme
 import yaml
 
 from stages import results
@@ -72,3 +74,39 @@ def test_both_readmes_show_the_same_commands_and_links():
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
             assert (ROOT / target).exists(), target
         assert "no medical advice" in text or "不提供任何医疗建议" in text
+
+
+@pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in a dependency of DVC
+@pytest.mark.parametrize("document", ["README.md", "README.zh.md"])
+def test_the_graph_is_that_of_dvc(document):
+    """Less the edges that follow from others, which would hide the rest."""
+    import networkx
+    from dvc.repo import Repo
+
+    text = (ROOT / document).read_text(encoding="utf-8")
+    [drawn] = re.findall(r"^```mermaid\nflowchart LR\n(.*?)^```", text, re.S | re.M)
+    edges = set()
+    for line in drawn.splitlines():
+        names = [re.sub(r'.*\["(.*)"\]', r"\1", part.strip()) for part in line.split("-->")]
+        edges |= set(itertools.pairwise(names))
+    with Repo(str(ROOT)) as repo:
+        needs = networkx.DiGraph([(below.addressing, above.addressing) for above, below in repo.index.graph.edges])
+    assert edges == set(networkx.transitive_reduction(needs).edges)
+
+
+@pytest.mark.parametrize("document", ["README.md", "README.zh.md"])
+def test_every_file_of_the_code_has_its_line(document):
+    text = (ROOT / document).read_text(encoding="utf-8")
+    listed = re.findall(r"^\| `(stages/[\w/.]+)` \|", text, re.M)
+    there = [*(ROOT / "stages").glob("[!_]*.py"), *(ROOT / "stages" / "core").glob("[!_]*.py")]
+    there += [file.parent for file in (ROOT / "stages" / "core").glob("*/__init__.py")]
+    names = [file.relative_to(ROOT).as_posix() + ("/" if file.is_dir() else "") for file in there]
+    assert sorted(listed) == sorted(names)
+
+
+def test_every_line_that_is_not_run_is_in_the_readme():
+    """What `make docs` leaves out, with a reason, must still be there to be left out."""
+    blocks = run_readme.blocks((ROOT / "README.md").read_text(encoding="utf-8"))
+    commands = [command for block in blocks for command in block.commands]
+    assert [s for s in run_readme.SKIPPED if not any(command.startswith(s) for command in commands)] == []
+    assert all(block.commands for block in blocks)

@@ -110,8 +110,8 @@ class Repl:
         try:
             for name in names:
                 self._speakers.add(name, self._folders(name))
-        except FileNotFoundError as error:
-            raise UserError(f"{error.filename}: no such file; run `dvc repro` to train it") from None
+        except OSError as error:
+            raise UserError(f"{error.filename}: {error.strerror}; run `dvc repro` to train it") from None
         self._names = names
         print(f"({' and '.join(names)})")
 

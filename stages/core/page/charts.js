@@ -29,6 +29,7 @@ function faded(hex, share) {
 const styles = {
   raw: (t, c) => ({ mode: "lines", line: { color: faded(c, 0.38), width: 1.2 } }),
   smooth: (t, c) => ({ mode: "lines", line: { color: c, width: 2.4 } }),
+  trail: (t, c) => ({ mode: "lines", line: { color: faded(c, 0.55), width: 1.4 } }),
   eval: (t, c) => ({ mode: "lines+markers", line: { color: c, width: 1.6, dash: "dot" }, marker: { color: c, size: 7 } }),
   outline: (t, c) => ({ mode: "lines", line: { color: c, width: 2, shape: "hv" }, fill: "tozeroy", fillcolor: faded(c, 0.1) }),
   guide: (t, c) => ({ mode: "lines", line: { color: c, width: 2, dash: "dash" } }),

@@ -1,7 +1,7 @@
 """Numbers → what each figure shows. How it looks (colours, fonts, language) is decided in the browser, by charts.js.
 
-A line of a figure names a style (raw, smooth, eval, bar, outline, points, path, published, guide), a colour by what
-it stands for, and its key in the dictionary.
+A line of a figure names a style (raw, smooth, trail, eval, bar, outline, points, path, published, guide), a colour by
+what it stands for, and its key in the dictionary.
 """
 
 import math
@@ -204,7 +204,7 @@ def _line(style: str, color: str, label: str, curve: Columns, name: str, smoothi
 
 def _reward_kl(ppo: Columns) -> Figure:
     points = _trace("path", "ppo", "chart.update", ppo["kl"], ppo["score"], steps=_thin(ppo["step"]))
-    trend = _trace("smooth", "ink", "chart.trend", smooth(ppo["kl"]), smooth(ppo["score"]))
+    trend = _trace("trail", "ink", "chart.trend", smooth(ppo["kl"]), smooth(ppo["score"]))
     score, kl = ends(ppo["score"]), ends(ppo["kl"])
     alt = Sentence("alt.empty")
     if score and kl:
