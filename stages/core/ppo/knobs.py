@@ -74,7 +74,8 @@ class Ppo:
     gamma: float
     lam: float
     value_head_init: Literal["reward", "zero"]
-    """Start the value head from the reward model's head, or from zero."""
+    """Start the value head from the reward model's head, or from zero. The reward head reads states that the reward
+    adapter has changed, the value head reads the policy's: on the default data zero explained more from the start."""
 
     # keeping
     save_steps: int
