@@ -1,6 +1,9 @@
 """How a stage ends when something is wrong: one line that stands by itself."""
 
+import resource
+
 import pytest
+import torch
 from tqdm.auto import tqdm
 
 from stages.core.command import command
@@ -19,3 +22,30 @@ def test_an_error_does_not_share_its_line_with_a_progress_bar(capsys):
         stage()
     *shown, last, end = capsys.readouterr().err.split("\n")
     assert "3/10" in shown[-1] and last == "error: params.yaml: `x` is wrong" and end == ""
+
+
+def test_a_full_disk_is_named_where_no_oserror_is_raised(tmp_path, capfd):
+    from safetensors import SafetensorError
+
+    @command
+    def stage(write):
+        write()
+
+    def as_safetensors_says():
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    def as_torch_says():
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+        try:
+            torch.save({"a": torch.zeros(10_000)}, tmp_path / "optimizer.pt")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+    for write in (as_safetensors_says, as_torch_says):
+        with pytest.raises(SystemExit):
+            stage(write)
+        assert capfd.readouterr().err.startswith("error: a file could not be written: is the disk full?")
+
+    with pytest.raises(ZeroDivisionError):  # what is no user's mistake keeps its traceback
+        stage(lambda: 1 / 0)

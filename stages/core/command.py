@@ -18,6 +18,8 @@ from typing import ParamSpec, TypeVar
 from stages.core import atomic, work
 from stages.core.errors import UserError
 
+DISK_FULL = ("No space left on device", "inline_container.cc")
+"""What safetensors and `torch.save` say of it, which raise no OSError."""
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -46,6 +48,11 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
                 raise
             message = f"{error.filename or 'a write'}: {error.strerror}; free space or change its owner, and run again"
+            cause = error
+        except Exception as error:
+            if not any(text in str(error) for text in DISK_FULL):
+                raise
+            message = f"a file could not be written: is the disk full? Free space and run again ({error})"
             cause = error
         if os.environ.get("COVID_DOCTOR_TRACEBACK"):
             raise cause
