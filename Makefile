@@ -30,6 +30,10 @@ repro: setup ## run the pipeline: only the stages whose inputs changed
 results: setup ## print the scores and what each stage cost
 	@python -m stages.results
 
+.PHONY: experiments
+experiments: setup ## the experiments from this commit: what was changed in each, and what that changed
+	@dvc exp show --no-pager --only-changed --drop '.*/|State|Executor'
+
 .PHONY: test
 test: setup ## lint, types, tests, and the smallest run of the whole graph, twice, to the same bytes
 	ruff check .
