@@ -20,6 +20,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[1]
 SKIPPED = {
     "make test": "what .ci/run does; it takes minutes",
+    "CUDA_VISIBLE_DEVICES=": "needs a GPU",
     "COVID_DOCTOR_LAUNCH=": "needs several GPUs; tests/test_processes.py starts two processes on a CPU",
     "pip install": "needs a network",
     "transformers serve": "needs what the line above installs; it serves until it is stopped",

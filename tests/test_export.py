@@ -160,11 +160,13 @@ def test_the_card(files, tmp_path):
     found = {result.metric_name: result.metric_value for result in card.data.eval_results}
     assert found == {"ROUGE-1": 12.5, "BLEU-4": 3.25, "reward": 0.5}
     for part in (
-        "It gives no medical advice", "## Intended use", "## Limits", "## Licence notes", "learning_rate: 0.0003",
+        "It gives no medical advice", "## Intended use", "## Limits", "## Licence notes",
         "| ROUGE-1 | 12.50 | 1.00 … 20.00 |", "vllm serve ./doctor", "transformers serve ./doctor",
         '{"model": "./doctor",', stack.lineage(files["ppo"]).sha256, "217 questions",
     ):
         assert part in card.text, part
+    written = yaml.safe_load(card.text.split("```yaml\n")[1].split("```")[0])
+    assert written["ppo"] == yaml.safe_load(files["config"].read_text())["ppo"]
 
 
 def test_scores_of_other_weights_are_left_out(files, tmp_path, capsys):
