@@ -32,7 +32,7 @@ results: setup ## print the scores and what each stage cost
 
 .PHONY: experiments
 experiments: setup ## the experiments from this commit: what was changed in each, and what that changed
-	@dvc exp show --no-pager --only-changed --drop '.*/|State|Executor'
+	@dvc exp show --no-pager --only-changed --drop '.*/|State|Executor|Created'
 
 .PHONY: test
 test: setup ## lint, types, tests, and the smallest run of the whole graph, twice, to the same bytes

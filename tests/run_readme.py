@@ -60,7 +60,8 @@ def blocks(text: str) -> list[Block]:
 
 
 def shape(line: str) -> str:
-    """A printed line without its numbers and its spacing."""
+    """A printed line without its numbers, the names that DVC made up, and its spacing."""
+    line = re.sub(r"\b[0-9a-f]{7} \[[\w-]+\]", "EXPERIMENT", line)
     return " ".join(re.sub(r"-?\d+(\.\d+)?", "#", line).split())
 
 
@@ -80,6 +81,15 @@ def clone(to: Path) -> None:
         ["git", "-c", "user.name=reader", "-c", "user.email=reader@localhost", "commit", "-qam", "smallest by default"],
     ):
         subprocess.run(command, cwd=to, check=True, stdout=subprocess.DEVNULL)
+
+
+def named(command: str, folder: Path, environment: dict[str, str]) -> str:
+    """The line with the names of two experiments in place of NAME and OTHER."""
+    if not re.search(r"\bNAME\b(?!=)", command):
+        return command
+    _, names = run("dvc exp list --name-only", folder, environment)
+    one, other, *_ = names.split()
+    return re.sub(r"\bOTHER\b", other, re.sub(r"\bNAME\b", one, command))
 
 
 def run(command: str, folder: Path, environment: dict[str, str]) -> tuple[int, str]:
@@ -122,7 +132,7 @@ def main() -> None:
                 if reason:
                     print(f"not run: {command} ({reason})", flush=True)
                     continue
-                code, output = run(command, copy, environment)
+                code, output = run(named(command, copy, environment), copy, environment)
                 if "dvc queue start" in command:
                     output = finish_queue(copy, environment)
                     code = code or (not re.search(r"\bSuccess\b", output) or "Failed" in output)

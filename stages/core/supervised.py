@@ -125,6 +125,9 @@ def arguments(knobs: Optimization, dtype: str, gradient_checkpointing: bool, see
 def show_progress(trainer: Any) -> None:
     """One bar with a rate and the newest losses, in place of a line per log entry."""
     from transformers.trainer_callback import ProgressCallback
+    from transformers.utils.logging import set_tqdm_hook
+
+    set_tqdm_hook(lambda bar, args, kwargs: bar(*args, **(kwargs | {"disable": True})))  # none for a checkpoint's files
 
     class Bar(ProgressCallback):  # type: ignore[misc]
         def on_prediction_step(self, *args: Any, **kwargs: Any) -> None:
