@@ -150,7 +150,7 @@ def make(arguments: argparse.Namespace, accelerator: Any, work: Path) -> Trainer
         accelerator=accelerator,
         work=work,
     )
-    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
     model.enable_input_require_grads()
     return trainer
 

@@ -64,7 +64,9 @@ def main(
 
         trainer = Trainer(
             model=network,
-            args=TrainingArguments(**supervised.arguments(knobs, "float32", False, seed, state)),
+            args=supervised.on_one_gpu(
+                TrainingArguments(**supervised.arguments(knobs, "float32", False, seed, state))
+            ),
             train_dataset=[blocks[i] for i in order],
             eval_dataset=eval_blocks,
             data_collator=collate,

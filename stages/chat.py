@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.core import base_model, params, stack_names
+from stages.core import base_model, params, processes, stack_names
 from stages.core.command import command
 from stages.core.errors import UserError
 from stages.core.records import History
@@ -57,12 +57,10 @@ def main(
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     print(NOTICE, file=sys.stdout if interactive else sys.stderr, flush=True)
 
-    from accelerate import PartialState
-
     from stages.core.repl import Repl
     from stages.core.speakers import Speakers
 
-    with Speakers(origin, PartialState().device, knobs.merge_adapters) as speakers:
+    with Speakers(origin, processes.device(), knobs.merge_adapters) as speakers:
         for name, adapters in stacks.items():
             speakers.add(name, adapters)
 

@@ -79,11 +79,13 @@ def main(
         common = supervised.arguments(knobs, origin.model.dtype, origin.model.gradient_checkpointing, seed, state)
         trainer = evaluation.exact(RewardTrainer, ["loss", "accuracy", "margin"], preference_loss(knobs))(
             model=model,
-            args=RewardConfig(
-                **common,
-                max_length=None,  # a length here would drop pairs; they are cut above instead
-                disable_dropout=False,
-                center_rewards_coefficient=knobs.center_rewards_coefficient or None,
+            args=supervised.on_one_gpu(
+                RewardConfig(
+                    **common,
+                    max_length=None,  # a length here would drop pairs; they are cut above instead
+                    disable_dropout=False,
+                    center_rewards_coefficient=knobs.center_rewards_coefficient or None,
+                )
             ),
             train_dataset=Dataset.from_list([encoded[i] for i in order]),
             eval_dataset=Dataset.from_list(encoded_out),

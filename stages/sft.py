@@ -76,7 +76,7 @@ def main(
         common = supervised.arguments(knobs, origin.model.dtype, origin.model.gradient_checkpointing, seed, state)
         trainer = evaluation.exact(SFTTrainer, ["loss"], answer_loss)(
             model=model,
-            args=SFTConfig(**common, max_length=None, shuffle_dataset=False, packing=False),
+            args=supervised.on_one_gpu(SFTConfig(**common, max_length=None, shuffle_dataset=False, packing=False)),
             train_dataset=Dataset.from_list([encoded[kept[i]].row() for i in order]),
             eval_dataset=Dataset.from_list([encoded[i].row() for i in dev]),
             processing_class=tokenizer,

@@ -27,6 +27,8 @@ SKIPPED = {
     "curl": "needs the server of the line above",
 }
 """How a line of the README begins → why such a line is not run here."""
+ASKED = {"dvc gc": " --force"}
+"""How a line begins that asks the reader for a yes → what says it here."""
 TYPED = "我发烧三天了\n"
 """What a line finds on its standard input: one question, for the chat."""
 LIMIT = 600
@@ -132,7 +134,8 @@ def main() -> None:
                 if reason:
                     print(f"not run: {command} ({reason})", flush=True)
                     continue
-                code, output = run(named(command, copy, environment), copy, environment)
+                sure = next((yes for start, yes in ASKED.items() if command.startswith(start)), "")
+                code, output = run(named(command, copy, environment) + sure, copy, environment)
                 if "dvc queue start" in command:
                     output = finish_queue(copy, environment)
                     code = code or (not re.search(r"\bSuccess\b", output) or "Failed" in output)

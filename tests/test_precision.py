@@ -193,10 +193,10 @@ class Optimizer:
 
 def test_an_overflow_of_the_loss_scale_is_no_nan(tmp_path):
     stop = supervised.callbacks(tmp_path)[-1]
-    state = types.SimpleNamespace(global_step=3)
+    state = types.SimpleNamespace(global_step=3, log_history=[{"loss": 1.0, "grad_norm": float("inf")}])
     logs = {"loss": 1.0, "grad_norm": float("inf")}
     stop.on_log(None, state, None, logs, optimizer=Optimizer(512.0))
-    assert logs == {"loss": 1.0}
+    assert logs == {"loss": 1.0} == state.log_history[-1]
     refused = [
         ({"grad_norm": float("nan")}, Optimizer(0.5)), ({"grad_norm": float("inf")}, None),
         ({"loss": float("nan")}, Optimizer(512.0)),

@@ -4,6 +4,7 @@ import platform
 from importlib.metadata import version
 from typing import Any
 
+from stages.core import processes
 from stages.core.base_model import Model
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "tokenizers")
@@ -15,7 +16,7 @@ def describe(model: Model) -> dict[str, Any]:
 
     import torch
 
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    device = "cpu" if processes.on_cpu() else f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
     return {
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},

@@ -1,14 +1,17 @@
 """This process among those that a launcher started: on GPUs as accelerate finds them, else on the CPU."""
 
-import os
 from typing import Any
 
 
 def on_cpu() -> bool:
-    """Whether to tell accelerate to use the CPU; untold, it takes several processes without a GPU for one each."""
-    import torch
+    """Whether to tell accelerate to use the CPU; untold, it takes several processes without a GPU for one each.
 
-    return bool(os.environ.get("ACCELERATE_USE_CPU")) or not torch.accelerator.is_available()
+    Of GPUs only those of CUDA (and ROCm) count: Apple's has no float64, in which tokens are drawn and losses added up.
+    """
+    import torch
+    from accelerate.utils import parse_flag_from_env  # `accelerate launch` sets it to `False`
+
+    return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
 
 
 def device() -> Any:

@@ -116,10 +116,21 @@ def arguments(knobs: Optimization, dtype: str, gradient_checkpointing: bool, see
         "bf16": dtype == "bfloat16",
         "use_cpu": processes.on_cpu(),
         "activation_checkpointing": gradient_checkpointing,
+        # A fused optimizer takes the loss scale into its own kernel, and accelerate then sees no skipped step.
+        "optim": "adamw_torch" if dtype == "float16" else "adamw_torch_fused",
         "report_to": "none",
         "disable_tqdm": False,  # quiet logging would take the bar away
         "dataloader_pin_memory": False,
     }
+
+
+def on_one_gpu(args: Any) -> Any:
+    """The TrainingArguments, with one GPU for this process.
+
+    Left alone, a process that sees several would have them share out every batch, which is then as many times as large.
+    """
+    args._n_gpu = min(args.n_gpu, 1)
+    return args
 
 
 def show_progress(trainer: Any) -> None:
@@ -166,6 +177,7 @@ def callbacks(work: Path) -> list[Any]:
                 if value is not None and not math.isfinite(value):
                     if name == "grad_norm" and overflowed(optimizer):
                         del logs[name]
+                        state.log_history[-1].pop(name, None)  # a copy, from which the curve is made
                         continue
                     raise UserError(
                         f"step {state.global_step}: {name} is {value}. The checkpoint before it is kept; lower "

@@ -92,4 +92,5 @@ def renew_special_rows(network: Any, tokenizer: Any) -> None:
     with torch.no_grad():
         scale = embedding.norm(dim=1).mean() / embedding.shape[1] ** 0.5
         for index in sorted(tokenizer.all_special_ids):
-            embedding[index] = scale * torch.randn(embedding.shape[1])
+            drawn = torch.randn(embedding.shape[1])  # on the CPU: everywhere the same
+            embedding[index] = scale * drawn.to(embedding.device)
