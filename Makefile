@@ -43,8 +43,8 @@ test: setup ## lint, types, tests, and the smallest run of the whole graph, twic
 
 .PHONY: data
 data: setup ## fetch the COVID dialogues
-	@dvc --cd data/covid-dialogue pull --quiet 2>/dev/null || { \
-		echo "error: the dialogues could not be fetched; no network? data/README.md tells how to copy them" >&2; exit 1; }
+	@dvc --cd data/covid-dialogue pull --quiet || { \
+		echo "error: the dialogues could not be fetched, see above; data/README.md tells how to copy them" >&2; exit 1; }
 
 .PHONY: profile
 profile: setup ## switch params.yaml to profiles/$(NAME).yaml, e.g. make profile NAME=covid-tiny

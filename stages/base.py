@@ -25,6 +25,10 @@ class BaseTraining(supervised.Optimization):
     block_size: int
     """Tokens of one training sequence; texts are packed into them end to end."""
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        params.above_zero(self, "block_size")
+
 
 @command
 def main(
@@ -75,8 +79,8 @@ def main(
         supervised.train(trainer, state)
 
         steps_per_epoch = len(blocks) / knobs.batch_size
-        rows = supervised.rows(trainer, steps_per_epoch, {k: k for k in CURVE}, step_of="loss")
-        evals = supervised.rows(trainer, steps_per_epoch, {k: k for k in EVAL_CURVE}, step_of="eval_loss")
+        rows = supervised.rows(trainer, steps_per_epoch, CURVE, step_of="loss")
+        evals = supervised.rows(trainer, steps_per_epoch, EVAL_CURVE, step_of="eval_loss")
         curves.write(curve, CURVE, rows)
         curves.write(eval_curve, EVAL_CURVE, evals)
         atomic.write_json(

@@ -92,10 +92,8 @@ def build(origin: base_model.Base, sft: Path, rm: Path, knobs: Ppo, device: Any)
 
 
 def encode(tokenizer: Any, sample: records.Sample, knobs: Ppo) -> list[int]:
-    try:
-        return chat_format.encode_prompt(tokenizer, sample.history, sample.instruction, knobs.max_source_length).ids
-    except ValueError as error:
-        raise UserError(f"params.yaml: ppo.max_source_length: {error}") from None
+    limit = knobs.max_source_length
+    return chat_format.encode_prompt(tokenizer, sample.history, sample.instruction, limit, "ppo").ids
 
 
 def summary(state: Any) -> dict[str, Any]:

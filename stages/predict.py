@@ -11,7 +11,6 @@ import typer
 
 from stages.core import atomic, base_model, chat_format, params, processes, records, sharding, stack
 from stages.core.command import command
-from stages.core.errors import UserError
 from stages.core.generation import Decoding
 
 
@@ -26,6 +25,10 @@ class Predict(Decoding):
     """Add the adapters into the weights while generating: quicker, for a second copy of the layers with LoRA."""
     bootstrap_samples: int
     """Resamples behind each 95 % interval."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        params.above_zero(self, "max_source_length", "max_new_tokens", "batch_size", "bootstrap_samples")
 
 
 @command
@@ -95,10 +98,8 @@ def share(count: int, process: int, processes: int, evenly: bool) -> list[int]:
 
 
 def encode(tokenizer: Any, sample: records.Sample, knobs: Predict) -> list[int]:
-    try:
-        return chat_format.encode_prompt(tokenizer, sample.history, sample.instruction, knobs.max_source_length).ids
-    except ValueError as error:
-        raise UserError(f"params.yaml: predict.max_source_length: {error}") from None
+    limit = knobs.max_source_length
+    return chat_format.encode_prompt(tokenizer, sample.history, sample.instruction, limit, "predict").ids
 
 
 def score(text: str, label: str, answer: Any) -> dict[str, Any]:

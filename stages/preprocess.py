@@ -17,8 +17,6 @@ from stages.core.command import command
 from stages.core.errors import UserError
 from stages.core.records import Pair
 
-Input = typer.Option(exists=True, readable=True)
-
 
 @dataclass(frozen=True)
 class Data:

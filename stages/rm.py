@@ -25,7 +25,6 @@ from stages.core import (
     work,
 )
 from stages.core.command import command
-from stages.core.errors import UserError
 from stages.core.lora import Lora
 
 
@@ -38,6 +37,10 @@ class Rm(supervised.Optimization):
     center_rewards_coefficient: float
     """Weight of a term that keeps scores centred on 0 (Eisenstein et al. 2023); 0 leaves it out."""
     lora: Lora
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        params.above_zero(self, "max_source_length", "max_target_length")
 
 
 @command
@@ -103,10 +106,10 @@ def main(
             return
 
         steps_per_epoch = len(pairs) / knobs.batch_size
-        rows = supervised.rows(trainer, steps_per_epoch, {k: k for k in CURVE}, step_of="loss")
+        rows = supervised.rows(trainer, steps_per_epoch, CURVE, step_of="loss")
         evals = supervised.rows(trainer, steps_per_epoch, EVAL_CURVE, step_of="eval_loss")
         curves.write(curve, CURVE, rows)
-        curves.write(eval_curve, ("step", "epoch", *EVAL_CURVE.values()), evals)
+        curves.write(eval_curve, EVAL_CURVE, evals)
 
         atomic.write_jsonl(scores, judged)
         margins = [row["chosen"] - row["rejected"] for row in judged]
@@ -116,10 +119,7 @@ def main(
             metrics,
             {
                 "pairs": {"train": len(pairs), "validate": len(held_out)},
-                "padding_share": round(
-                    length_order.padding_share(
-                        in_order, range(len(in_order)), knobs.per_device_train_batch_size
-                    ), 4),
+                "padding_share": round(length_order.padding_share(in_order, knobs.per_device_train_batch_size), 4),
                 "steps": trainer.state.global_step,
                 "best_step": supervised.best_eval(evals)["step"],
                 "eval_loss": round(supervised.best_eval(evals)["eval_loss"], 4),
@@ -136,14 +136,11 @@ def main(
 
 
 CURVE = ("step", "epoch", "loss", "grad_norm", "learning_rate", "accuracy", "margin")
-EVAL_CURVE = {"eval_loss": "eval_loss", "eval_accuracy": "eval_accuracy", "eval_margin": "eval_margin"}
+EVAL_CURVE = ("step", "epoch", "eval_loss", "eval_accuracy", "eval_margin")
 
 
 def encode(tokenizer: Any, pair: records.Pair, knobs: Rm) -> dict[str, list[int]]:
-    try:
-        prompt = chat_format.encode_prompt(tokenizer, pair.history, pair.instruction, knobs.max_source_length).ids
-    except ValueError as error:
-        raise UserError(f"params.yaml: rm.max_source_length: {error}") from None
+    prompt = chat_format.encode_prompt(tokenizer, pair.history, pair.instruction, knobs.max_source_length, "rm").ids
     return {
         "chosen_ids": [*prompt, *chat_format.encode_answer(tokenizer, pair.chosen, knobs.max_target_length).ids],
         "rejected_ids": [*prompt, *chat_format.encode_answer(tokenizer, pair.rejected, knobs.max_target_length).ids],

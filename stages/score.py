@@ -25,6 +25,9 @@ class Score:
     bootstrap_samples: int
     """Resamples behind each 95 % interval."""
 
+    def __post_init__(self) -> None:
+        params.above_zero(self, "max_source_length", "max_target_length", "batch_size", "bootstrap_samples")
+
 
 @command
 def main(
@@ -58,7 +61,8 @@ def main(
     model = stack.load(origin.causal_lm(device), folders)
     head = reward.load_head(rm, device)
     prompts = [
-        chat_format.encode_prompt(tokenizer, s.history, s.instruction, knobs.max_source_length).ids for s in samples
+        chat_format.encode_prompt(tokenizer, s.history, s.instruction, knobs.max_source_length, "score").ids
+        for s in samples
     ]
     rewards: dict[str, list[float]] = {}
     for which, texts in answers.items():

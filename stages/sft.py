@@ -24,7 +24,6 @@ from stages.core import (
     work,
 )
 from stages.core.command import command
-from stages.core.errors import UserError
 from stages.core.lora import Lora
 
 
@@ -37,6 +36,12 @@ class Sft(supervised.Optimization):
     dev_ratio: float
     """Share of train + validation that is held out for the eval loss."""
     lora: Lora
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        params.above_zero(self, "max_source_length", "max_target_length")
+        if not 0 < self.dev_ratio < 1:
+            raise ValueError("dev_ratio must lie between 0 and 1")
 
 
 @command
@@ -90,8 +95,8 @@ def main(
             return
 
         steps_per_epoch = len(kept) / knobs.batch_size
-        rows = supervised.rows(trainer, steps_per_epoch, {k: k for k in CURVE}, step_of="loss")
-        evals = supervised.rows(trainer, steps_per_epoch, {k: k for k in EVAL_CURVE}, step_of="eval_loss")
+        rows = supervised.rows(trainer, steps_per_epoch, CURVE, step_of="loss")
+        evals = supervised.rows(trainer, steps_per_epoch, EVAL_CURVE, step_of="eval_loss")
         curves.write(curve, CURVE, rows)
         curves.write(eval_curve, EVAL_CURVE, evals)
         best = supervised.best_eval(evals)
@@ -103,10 +108,7 @@ def main(
                 "samples_with_dropped_rounds": sum(e.dropped_rounds > 0 for e in encoded),
                 "samples_with_cut_question": sum(e.cut_question > 0 for e in encoded),
                 "samples_with_cut_answer": sum(e.cut_answer > 0 for e in encoded),
-                "padding_share": round(
-                    length_order.padding_share(
-                        in_order, range(len(in_order)), knobs.per_device_train_batch_size
-                    ), 4),
+                "padding_share": round(length_order.padding_share(in_order, knobs.per_device_train_batch_size), 4),
                 "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
                 "steps": trainer.state.global_step,
                 "best_step": best["step"],
@@ -141,10 +143,7 @@ class EncodedSample:
 
 
 def encode(tokenizer: Any, sample: records.Sample, knobs: Sft) -> EncodedSample:
-    try:
-        prompt = chat_format.encode_prompt(tokenizer, sample.history, sample.instruction, knobs.max_source_length)
-    except ValueError as error:
-        raise UserError(f"params.yaml: sft.max_source_length: {error}") from None
+    prompt = chat_format.encode_prompt(tokenizer, sample.history, sample.instruction, knobs.max_source_length, "sft")
     answer = chat_format.encode_answer(tokenizer, sample.output, knobs.max_target_length)
     return EncodedSample(
         [*prompt.ids, *answer.ids], len(prompt.ids), prompt.dropped_rounds, prompt.cut_tokens, answer.cut_tokens

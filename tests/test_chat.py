@@ -74,7 +74,7 @@ def predicted(files, name, history, question, key):
     origin = base_model.read(files.base)
     tokenizer, knobs = origin.tokenizer(), files.knobs()
     model = stack.load(origin.causal_lm(), stack_names.resolve(name, origin, files.sft, files.ppo))
-    ids = chat_format.encode_prompt(tokenizer, history, question, knobs.max_source_length).ids
+    ids = chat_format.encode_prompt(tokenizer, history, question, knobs.max_source_length, "predict").ids
     with stack.merged(model):
         [(_, answer)] = generate(
             model, [ids], [key], knobs, knobs.max_new_tokens, 1, eos_ids(model, tokenizer), tokenizer.pad_token_id

@@ -1,10 +1,15 @@
 """Dialogue → ids: what is cut, in which order, and what a typed special token can't do."""
 
+from functools import partial
+
 import pytest
 import tiny_models
 
-from stages.core import tiny
-from stages.core.chat_format import encode_answer, encode_prompt
+from stages.core import chat_format, tiny
+from stages.core.chat_format import encode_answer
+from stages.core.errors import UserError
+
+encode_prompt = partial(chat_format.encode_prompt, section="sft")
 
 HISTORY = [["第一问", "第一答"], ["第二问", "第二答"]]
 
@@ -53,7 +58,7 @@ def test_then_the_end_of_the_question(tokenizer):
     assert question.startswith(text.split("\n")[1].removesuffix("<|im_end|>"))
     frame = len(encode_prompt(tokenizer, [], "", 500).ids)
     assert len(encode_prompt(tokenizer, [], question, frame + 1).ids) == frame + 1
-    with pytest.raises(ValueError, match=f"a maximum of {frame} tokens has no room"):
+    with pytest.raises(UserError, match=f"params.yaml: sft.max_source_length: a maximum of {frame} tokens has no room"):
         encode_prompt(tokenizer, [], question, frame)
 
 

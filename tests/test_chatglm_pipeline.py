@@ -104,7 +104,10 @@ def views_of(run: Run, **change) -> tuple:
     model = stack.load(origin.causal_lm(), [run.sft, run.rm, run.ppo])
     stack.activate(model, ["sft", "ppo"], trainable="ppo")
     rounds = [[], HISTORY, HISTORY * 2, []]
-    prompts = [chat_format.encode_prompt(tokenizer, h, q, 99).ids for h, q in zip(rounds, QUESTIONS, strict=True)]
+    prompts = [
+        chat_format.encode_prompt(tokenizer, history, question, 99, "ppo").ids
+        for history, question in zip(rounds, QUESTIONS, strict=True)
+    ]
     return tokenizer, model, prompts
 
 
@@ -238,10 +241,10 @@ def test_the_parameter_chooses_the_rounds(run, first_round, tmp_path):
         0: "[Round 0]\n问：您好\n答：您好。\n[Round 1]\n问：我发烧了\n答：",
         1: "[Round 1]\n\n问：您好\n\n答：您好。\n\n[Round 2]\n\n问：我发烧了\n\n答：",
     }[first_round]
-    ids = chat_format.encode_prompt(tokenizer, HISTORY, QUESTIONS[0], 99).ids
+    ids = chat_format.encode_prompt(tokenizer, HISTORY, QUESTIONS[0], 99, "sft").ids
     assert ids == tokenizer(text)["input_ids"]
     bare = {0: "我发烧了", 1: "[Round 1]\n\n问：我发烧了\n\n答："}[first_round]
-    assert chat_format.encode_prompt(tokenizer, [], QUESTIONS[0], 99).ids == tokenizer(bare)["input_ids"]
+    assert chat_format.encode_prompt(tokenizer, [], QUESTIONS[0], 99, "sft").ids == tokenizer(bare)["input_ids"]
     sample = records.Sample(HISTORY, QUESTIONS[0], ANSWER)
     answer = chat_format.encode_answer(tokenizer, sample.output, 16).ids
     rendered = prompt.render([tuple(turn) for turn in HISTORY], QUESTIONS[0], first_round)

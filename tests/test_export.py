@@ -82,7 +82,7 @@ def test_plain_transformers_gives_the_answers_of_the_stack(files, tmp_path, name
     assert len({p.stat().st_mode for p in to.iterdir()}) == 1  # a server may be another user
 
     tokenizer, model = stacked(files, name)
-    ids = chat_format.encode_prompt(tokenizer, HISTORY, QUESTION, 400).ids
+    ids = chat_format.encode_prompt(tokenizer, HISTORY, QUESTION, 400, "sft").ids
     plain = AutoModelForCausalLM.from_pretrained(to)
     with torch.no_grad():
         expected, found = model(torch.tensor([ids])).logits, plain(torch.tensor([ids])).logits
@@ -113,7 +113,7 @@ def test_the_template_is_the_one_of_training(files):
     thinking = "{{ 'quick' if enable_thinking is defined and not enable_thinking else 'slow' }}"
     for template, with_thinking_off in ((thinking, True), (None, False)):
         tokenizer.chat_template = template
-        ids = chat_format.encode_prompt(tokenizer, HISTORY, QUESTION, 400).ids
+        ids = chat_format.encode_prompt(tokenizer, HISTORY, QUESTION, 400, "sft").ids
         standalone.settle_template(tokenizer)
         rendered = tokenizer.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True)
         assert tokenizer.encode(rendered, add_special_tokens=False) == ids

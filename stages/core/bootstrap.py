@@ -4,7 +4,7 @@ Every function draws the samples with replacement, so two measures of the same t
 see the same draws for the same seed.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -44,14 +44,6 @@ def difference(before: Sequence[float], after: Sequence[float], draws: int, seed
     if len(before) != len(after):
         raise ValueError(f"a paired difference needs equal lengths, not {len(before)} and {len(after)}")
     return mean(np.subtract(after, before, dtype=np.float64), draws, seed)
-
-
-def statistic(count: int, of: Callable[[NDArray[Any]], float], draws: int, seed: int) -> Interval:
-    """Any number of a whole sample set, such as distinct-2: `of` gets the indices (n,) of the samples to count."""
-    if not count:
-        raise ValueError("no values to draw from")
-    values = [of(row) for block in _indices(count, draws, seed) for row in block]
-    return _interval(of(np.arange(count)), np.asarray(values))
 
 
 def _indices(count: int, draws: int, seed: int) -> Iterator[NDArray[Any]]:

@@ -14,6 +14,7 @@ import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from stages.core.errors import UserError
 from stages.core.records import History
 
 PLAIN_TEMPLATE = (
@@ -46,15 +47,16 @@ class Encoded(NamedTuple):
     cut_tokens: int = 0
 
 
-def encode_prompt(tokenizer: Any, history: History, instruction: str, max_length: int) -> Encoded:
+def encode_prompt(tokenizer: Any, history: History, instruction: str, max_length: int, section: str) -> Encoded:
     """Ids of the rounds and the question, up to and including the words that open the answer.
 
     Args:
         tokenizer: with a chat template; `PLAIN_TEMPLATE` serves where it has none.
         max_length: the most ids to return.
+        section: of params.yaml, whose `max_source_length` this is; for the message.
 
     Raises:
-        ValueError: `max_length` has no room for the template alone.
+        UserError: `max_length` has no room for more than the template.
     """
     for dropped in range(len(history) + 1):
         ids = _template_ids(tokenizer, history[dropped:], instruction)
@@ -69,7 +71,10 @@ def encode_prompt(tokenizer: Any, history: History, instruction: str, max_length
         if len(cut) <= max_length:
             return Encoded(cut, dropped_rounds=len(history), cut_tokens=len(question) - len(kept))
         keep = len(kept) - max(1, len(cut) - max_length)
-    raise ValueError(f"a maximum of {max_length} tokens has no room for the chat template and a word of the question")
+    raise UserError(
+        f"params.yaml: {section}.max_source_length: a maximum of {max_length} tokens has no room for the chat template "
+        "and a word of the question"
+    )
 
 
 def encode_answer(tokenizer: Any, answer: str, max_length: int) -> Encoded:

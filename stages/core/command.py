@@ -18,6 +18,12 @@ from typing import ParamSpec, TypeVar
 from stages.core import atomic, work
 from stages.core.errors import UserError
 
+MENDS = {
+    errno.ENOSPC: "free space",
+    errno.EDQUOT: "free space",
+    errno.EACCES: "check its owner and rights",
+    errno.EROFS: "write elsewhere",
+}
 DISK_FULL = ("No space left on device", "inline_container.cc")
 """What safetensors and `torch.save` say of it, which raise no OSError."""
 P = ParamSpec("P")
@@ -45,9 +51,9 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             message = f"{error.filename}: no such file; run `dvc repro` to make what an earlier stage writes"
             cause = error
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            if error.errno not in MENDS:
                 raise
-            message = f"{error.filename or 'a write'}: {error.strerror}; free space or change its owner, and run again"
+            message = f"{error.filename or 'a write'}: {error.strerror}; {MENDS[error.errno]}, and run again"
             cause = error
         except Exception as error:
             if not any(text in str(error) for text in DISK_FULL):

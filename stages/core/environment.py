@@ -1,5 +1,6 @@
 """What besides commit and data decides a result's bytes: versions, threads, device, precision, processes."""
 
+import os
 import platform
 from importlib.metadata import version
 from typing import Any
@@ -12,8 +13,6 @@ PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "t
 
 def describe(model: Model) -> dict[str, Any]:
     """Versions, thread count, device, number of processes and how the base `model` was loaded in this run."""
-    import os
-
     import torch
 
     device = "cpu" if processes.on_cpu() else f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"

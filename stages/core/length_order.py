@@ -45,11 +45,11 @@ def epochs(lengths: Sequence[int], batch_size: int, count: float, seed: int) -> 
     return order
 
 
-def padding_share(lengths: Sequence[int], order: Sequence[int], batch_size: int) -> float:
-    """Share of the positions that are padding when `order` is read in batches, each padded to its longest."""
+def padding_share(lengths: Sequence[int], batch_size: int) -> float:
+    """Share of the positions that are padding when `lengths` are read in batches, each padded to its longest."""
     used = padded = 0
-    for start in range(0, len(order), batch_size):
-        batch = [lengths[i] for i in order[start : start + batch_size]]
+    for start in range(0, len(lengths), batch_size):
+        batch = lengths[start : start + batch_size]
         used += sum(batch)
         padded += max(batch) * len(batch)
     return 1 - used / padded if padded else 0.0

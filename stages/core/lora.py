@@ -13,7 +13,7 @@ class Lora:
     alpha: int
     """The update is scaled by alpha / r."""
     dropout: float
-    """Dropout before the update while SFT and RM train; PPO has none (its checklist, point 5)."""
+    """Dropout before the update while SFT and RM train; PPO has none: with it the first ratio would not be 1."""
     target_modules: str | tuple[str, ...]
     """`all-linear` (every linear layer but the output), or the names of the layers. Of a
     mixture of experts `all-linear` means the attention: the experts and the router stay as they are."""

@@ -22,16 +22,25 @@ def load(file: Path, section: str, form: type[Form]) -> Form:
     """Read `section` of `file` into the dataclass `form`; for a scalar section give `int`, `str`, … as the form.
 
     Raises:
-        UserError: the file is no YAML; the section or a key of it is missing, unknown, or of the wrong type; or
-            the form's own `__post_init__` refuses a value. The message names the key.
+        UserError: the file is missing or no YAML; the section or a key of it is missing, unknown, or of the wrong
+            type; or the form's own `__post_init__` refuses a value. The message names the key.
     """
     try:
         document = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file}: no such parameters file") from None
     except yaml.YAMLError as error:
         raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict) or section not in document:
         raise UserError(f"{file}: section `{section}` is missing")
     return _typed(document[section], form, section, file)
+
+
+def above_zero(form: Any, *names: str) -> None:
+    """For a form's `__post_init__`: raises ValueError for the first of these fields that is 0 or below."""
+    for name in names:
+        if getattr(form, name) <= 0:
+            raise ValueError(f"{name} must be above 0")
 
 
 def _typed(value: Any, kind: Any, key: str, file: Path) -> Any:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from stages.core import chat_format, stack
 from stages.core.base_model import Base
-from stages.core.errors import UserError
 from stages.core.generation import Decoding, eos_ids, generate
 from stages.core.interrupts import postponed
 from stages.core.records import History
@@ -75,10 +74,7 @@ class Speakers:
         Raises:
             UserError: `max_source_length` has no room for any question.
         """
-        try:
-            prompt = chat_format.encode_prompt(self._tokenizer, history, question, max_source_length)
-        except ValueError as error:
-            raise UserError(f"params.yaml: predict.max_source_length: {error}") from None
+        prompt = chat_format.encode_prompt(self._tokenizer, history, question, max_source_length, "predict")
         self._activate(name)
         pieces = Pieces(self._tokenizer, show)
         [(_, answer)] = generate(

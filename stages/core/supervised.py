@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from stages.core import checkpoints, processes, sharding
+from stages.core import checkpoints, params, processes, sharding
 from stages.core.errors import UserError
 
 
@@ -37,10 +37,8 @@ class Optimization:
     """Optimizer steps between two evaluations; each also saves a checkpoint to resume from."""
 
     def __post_init__(self) -> None:
-        for name in ("num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps",
-                     "learning_rate", "max_grad_norm", "logging_steps", "eval_steps"):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0")
+        params.above_zero(self, "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps",
+                          "learning_rate", "max_grad_norm", "logging_steps", "eval_steps")  # fmt: skip
         if not 0 <= self.warmup_ratio < 1:
             raise ValueError("warmup_ratio must lie in [0, 1)")
         if self.eval_steps % self.logging_steps:
@@ -213,17 +211,16 @@ def train(trainer: Any, work: Path) -> None:
     trainer.train(resume_from_checkpoint=str(newest) if newest else None)
 
 
-def rows(trainer: Any, steps_per_epoch: float, names: Mapping[str, str], step_of: str) -> list[dict[str, Any]]:
-    """The trainer's log entries that have the key `step_of`, under our column names.
+def rows(trainer: Any, steps_per_epoch: float, columns: Sequence[str], step_of: str) -> list[dict[str, Any]]:
+    """The trainer's log entries that have the key `step_of`, by these columns.
 
     Args:
         steps_per_epoch: to count epochs of the data, of which the trainer knows nothing.
-        names: the log's key → our column.
     """
     found = []
     for entry in trainer.state.log_history:
         if step_of in entry:
-            row = {column: entry[key] for key, column in names.items() if key in entry}
+            row = {column: entry[column] for column in columns if column in entry}
             found.append(row | {"step": entry["step"], "epoch": entry["step"] / steps_per_epoch})
     return found
 

@@ -57,15 +57,21 @@ class Words(NamedTuple):
 
 def hidden_states(model: Any, batch: Batch) -> Tensor:
     """Last hidden states [B, P + R, H] of the trunk under the active adapters."""
-    causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
-    more = {}
-    if not getattr(causal_lm, "derives_position_ids", False):
-        more["position_ids"] = (batch.mask.cumsum(-1) - 1).clamp(min=0)
-    trunk = causal_lm.get_decoder()
-    states: Tensor = trunk(
-        input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, **more
-    ).last_hidden_state
+    causal_lm = _causal_lm(model)
+    states: Tensor = causal_lm.get_decoder()(**_inputs(causal_lm, batch)).last_hidden_state
     return states
+
+
+def _causal_lm(model: Any) -> Any:
+    """The language model below its adapters, which stay active."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _inputs(causal_lm: Any, batch: Batch) -> dict[str, Any]:
+    inputs = {"input_ids": batch.ids, "attention_mask": batch.mask, "use_cache": False}
+    if not getattr(causal_lm, "derives_position_ids", False):
+        inputs["position_ids"] = (batch.mask.cumsum(-1) - 1).clamp(min=0)
+    return inputs
 
 
 def words(model: Any, batch: Batch, temperature: float, chunk: int, value_head: nn.Linear | None = None) -> Words:
@@ -75,8 +81,7 @@ def words(model: Any, batch: Batch, temperature: float, chunk: int, value_head: 
         temperature: divides the logits, as in sampling.
         chunk: rows that go through the LM head at a time; no chunk's logits are kept for the backward pass.
     """
-    causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
-    head = causal_lm.get_output_embeddings()
+    head = _causal_lm(model).get_output_embeddings()
     present = batch.response_mask.bool()
     states = hidden_states(model, batch)[:, batch.prompt_length - 1 : -1][present]
     tokens = batch.response[present]
@@ -152,15 +157,10 @@ def turn_dropout_off(model: nn.Module) -> None:
 
 def check_plain_head(model: Any, batch: Batch) -> None:
     """Raises UserError when the model's logits are more than its LM head on its trunk (scaled or capped logits)."""
-    causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    causal_lm = _causal_lm(model)
     with torch.no_grad():
         ours = causal_lm.get_output_embeddings()(hidden_states(model, batch))[:, -1].float()
-        more = {}
-        if not getattr(causal_lm, "derives_position_ids", False):
-            more["position_ids"] = (batch.mask.cumsum(-1) - 1).clamp(min=0)
-        theirs = causal_lm(
-            input_ids=batch.ids, attention_mask=batch.mask, use_cache=False, **more
-        ).logits[:, -1].float()
+        theirs = causal_lm(**_inputs(causal_lm, batch)).logits[:, -1].float()
     if not torch.allclose(ours, theirs, rtol=0.02, atol=0.02 * float(theirs.abs().max())):
         raise UserError(
             f"model.name: {type(causal_lm).__name__} changes its logits after the LM head, which PPO here does not "
