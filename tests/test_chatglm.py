@@ -31,7 +31,7 @@ from stages.core.chatglm.modeling import ChatGLMForCausalLM, positions_of, rotar
 from stages.core.errors import UserError
 
 FIXTURE = Path(__file__).with_name("chatglm_fixture")
-ICE_TEXT = Path(__file__).resolve().parents[2] / "shared" / "chatglm" / "ice_text.model"
+ICE_TEXT = Path(__file__).resolve().parents[1] / "models" / "chatglm-6b" / "ice_text.model"
 PAD, MASK, GMASK, SOP, EOP = 3, 500, 501, 504, 505
 TOLERANCE = {"atol": 1e-4, "rtol": 0.0}
 

@@ -8,7 +8,7 @@ import pytest
 from stages.core.dialogues import to_samples
 from stages.core.errors import UserError
 
-PUBLISHED = Path(__file__).resolve().parents[2] / "shared" / "data" / "covid-dialogue"
+PUBLISHED = Path(__file__).parents[1] / "data" / "covid-dialogue"
 
 DIALOGUE = [
     "病人：",  # an empty question is a question
@@ -59,6 +59,6 @@ def test_what_is_no_dialogue_is_named(dialogue, said):
 def test_the_published_data_gives_the_published_counts(split, samples):
     file = PUBLISHED / f"{split}_data.json"
     if not file.is_file():
-        pytest.skip(f"the COVID dialogues are not beside the checkout ({file})")
+        pytest.skip(f"{file} is not there: `make data` fetches it")
     found = [to_samples(dialogue, "")[0] for dialogue in json.loads(file.read_text(encoding="utf-8"))]
     assert sum(map(len, found)) == samples

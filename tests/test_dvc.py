@@ -382,9 +382,9 @@ def test_import_of_the_dialogues_is_pinned() -> None:
 
 @pytest.mark.parametrize("file", IMPORTS, ids=lambda file: file.stem)
 def test_import_is_the_published_file(file: Path) -> None:
-    local = ROOT.parent / "shared/data/covid-dialogue" / file.stem
+    local = ROOT / "data" / "covid-dialogue" / file.stem
     if not local.is_file():
-        pytest.skip("the COVID dialogues are not beside the checkout")
+        pytest.skip(f"{local} is not there: `make data` fetches it")
     out = yaml.safe_load(file.read_text(encoding="utf-8"))["outs"][0]
     content = local.read_bytes()
     assert (out["md5"], out["size"]) == (hashlib.md5(content).hexdigest(), len(content))

@@ -5,9 +5,17 @@ from pathlib import Path
 from typing import Literal
 
 import pytest
+import yaml
 
+from stages.base import BaseTraining
 from stages.core import params
 from stages.core.errors import UserError
+from stages.predict import Predict
+from stages.rm import Rm
+from stages.score import Score
+from stages.sft import Sft
+
+ROOT = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
@@ -79,3 +87,30 @@ def test_bad(old: str, new: str, message: str, tmp_path: Path) -> None:
     assert message in str(error.value)
     assert "params.yaml" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "form", "key", "value"),
+    [
+        ("base", BaseTraining, "block_size", 0),
+        ("sft", Sft, "dev_ratio", 1.0),
+        ("sft", Sft, "dev_ratio", -0.5),
+        ("sft", Sft, "max_target_length", 0),
+        ("sft", Sft, "eval_steps", 0),
+        ("rm", Rm, "max_source_length", -1),
+        ("predict", Predict, "batch_size", 0),
+        ("predict", Predict, "top_p", 0.0),
+        ("score", Score, "batch_size", 0),
+    ],
+)
+def test_the_stages_refuse_what_they_can_not_run(tmp_path, section, form, key, value):
+    document = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
+    document[section][key] = value
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    with pytest.raises(UserError, match=f"{section}.*{key}"):
+        params.load(tmp_path / "params.yaml", section, form)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"nope\.yaml: no such parameters file"):
+        params.load(tmp_path / "nope.yaml", "seed", int)

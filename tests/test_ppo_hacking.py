@@ -15,6 +15,7 @@ def run(**late: float) -> list[dict[str, float]]:
     [
         (run(score=1.0, kl=4.9), None),
         (run(score=1.0, kl=5.1), "the KL to the reference runs away"),
+        (run(score=1.0, repetition=0.065), None),  # below twice the start and five points
         (run(score=1.0, repetition=0.08), "answers repeat themselves"),
         (run(score=-1.0, repetition=0.08, kl=9.0), None),  # no reward for it: bad, but no hacking
         (run(score=1.0, kl=9.0)[1:], None),  # too early to tell

@@ -50,3 +50,10 @@ def test_all_pairs_of_a_question_stay_on_one_side():
     assert [p for g in groups for p in g if p.instruction in questions] == held_out, "order is kept"
     assert split(groups, 0.2, seed=1) == (train, held_out)
     assert split(groups, 0.2, seed=2) != (train, held_out)
+
+
+@pytest.mark.parametrize(("count", "held_out"), [(7, 1), (8, 2), (10, 2), (13, 3)])
+def test_the_share_is_rounded_to_the_nearest_count(count, held_out):
+    groups = [[Pair([], f"q{i}", "a", "b")] for i in range(count)]
+    train, validate = split(groups, 0.2, seed=1)
+    assert (len(train), len(validate)) == (count - held_out, held_out)
