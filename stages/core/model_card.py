@@ -198,7 +198,8 @@ def _score_part(scores: Scores | None, dialogues: str) -> str:
     return (
         f"## Metrics\n\nOn the {scores.samples} questions of the test split of `{dialogues}`, decoded as "
         "`generation_config.json` says; with 95 % intervals (bootstrap, for distinct-2 jackknife). Text scores run "
-        "from 0 to 100, the reward has no scale.\n\n| metric | mean | 95 % interval |\n|---|---:|---:|\n" + "\n".join(rows)
+        "from 0 to 100, the reward has no scale."
+        "\n\n| metric | mean | 95 % interval |\n|---|---:|---:|\n" + "\n".join(rows)
     )
 
 
