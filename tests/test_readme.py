@@ -1,6 +1,7 @@
 """What the documents tell people to type exists: make targets, profiles, commands, parameters, files."""
 
 import itertools
+import json
 import re
 import shlex
 from pathlib import Path
@@ -70,6 +71,9 @@ def test_both_readmes_show_the_same_commands_and_links():
     ]
     assert shown[0] == shown[1]
     assert shown[0][0] == results.table(ROOT / "reports" / "metrics.json")
+    measured = json.loads((ROOT / "reports" / "metrics.json").read_text(encoding="utf-8"))
+    heads = re.findall(r"^reports/metrics\.json +(\w+)\.([\w-]+) +(-?[\d.]+)", english, re.M)
+    assert heads and all(measured[model][name] == float(value) for model, name, value in heads)
     for text in (english, chinese):
         for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
             assert (ROOT / target).exists(), target
