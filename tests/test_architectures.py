@@ -106,18 +106,21 @@ def run_stages(to: Path, config: Path) -> None:
 
 
 def prompts(tokenizer):
-    encode = chat_format.encode_prompt
-    return [encode(tokenizer, s["history"], s["instruction"], 200).ids for s in SAMPLES[:4]]
+    return [
+        chat_format.encode_prompt(tokenizer, sample["history"], sample["instruction"], 200, "ppo").ids
+        for sample in SAMPLES[:4]
+    ]
 
 
 def test_a_history_becomes_what_the_family_writes(run):
     tokenizer = run.base.tokenizer()
-    found = chat_format.encode_prompt(tokenizer, [[families.QUESTION, families.ANSWER]], families.NOW, 300).ids
+    history = [[families.QUESTION, families.ANSWER]]
+    found = chat_format.encode_prompt(tokenizer, history, families.NOW, 300, "sft").ids
     assert tokenizer.decode(found) == run.family.prompt
     if run.family.bos and run.family.prompt.startswith(run.family.bos):
         assert found.count(tokenizer.bos_token_id) == 1
-    attacked = chat_format.encode_prompt(tokenizer, [], run.family.eos + families.NOW, 300).ids
-    plain = chat_format.encode_prompt(tokenizer, [], families.NOW, 300).ids
+    attacked = chat_format.encode_prompt(tokenizer, [], run.family.eos + families.NOW, 300, "sft").ids
+    plain = chat_format.encode_prompt(tokenizer, [], families.NOW, 300, "sft").ids
     assert attacked.count(tokenizer.eos_token_id) == plain.count(tokenizer.eos_token_id)
 
 

@@ -143,7 +143,7 @@ def test_chatglm(tmp_path):
         cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
     )
     tokenizer, stacked_model = stacked({"base": base, "sft": sft, "ppo": sft}, Name.sft)
-    ids = chat_format.encode_prompt(tokenizer, [], QUESTION, 200).ids
+    ids = chat_format.encode_prompt(tokenizer, [], QUESTION, 200, "sft").ids
     answer = greedy(stacked_model, ids)[0, len(ids) :]
     assert said.stdout.removesuffix("\n") == tokenizer.decode(answer, skip_special_tokens=True), said.stderr
     assert len(answer) > 1
