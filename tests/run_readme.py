@@ -80,9 +80,14 @@ def clone(to: Path) -> None:
         [sys.executable, "-m", "stages.profile", "smallest"],
         ["cp", "params.yaml", "profiles/default.yaml"],
         [sys.executable, "-m", "dvc", "config", "--local", "cache.dir", str(to / ".dvc" / "cache")],
-        ["git", "-c", "user.name=reader", "-c", "user.email=reader@localhost", "commit", "-qam", "smallest by default"],
     ):
         subprocess.run(command, cwd=to, check=True, stdout=subprocess.DEVNULL)
+    commit(to, "smallest by default")
+
+
+def commit(folder: Path, message: str) -> None:
+    reader = ["-c", "user.name=reader", "-c", "user.email=reader@localhost"]
+    subprocess.run(["git", *reader, "commit", "-qam", message], cwd=folder, check=True)
 
 
 def named(command: str, folder: Path, environment: dict[str, str]) -> str:
@@ -141,6 +146,8 @@ def main() -> None:
                     code = code or (not re.search(r"\bSuccess\b", output) or "Failed" in output)
                 printed += output
                 failed += bool(code)
+                if command == "make repro" and not code and run("git status --short -uno", copy, environment)[1]:
+                    commit(copy, "a run")  # experiments are compared with it
                 verdict = f"FAILED, exit code {code}: {command}\n{output[-2000:]}" if code else f"ok: {command}"
                 print(verdict, flush=True)
             shapes = {shape(row) for row in printed.splitlines()}
