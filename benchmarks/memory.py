@@ -29,15 +29,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from stages.score import Score
+
 from stages import profile
 from stages.base import BaseTraining
-from stages.core import base_model, imports, params
-from stages.core.base_model import Model
-from stages.core.lora import Lora
-from stages.core.ppo.knobs import Ppo
+from stages.models import base_model
+from stages.models.base_model import Model
+from stages.models.lora import Lora
 from stages.predict import Predict
+from stages.rl.config import Ppo
 from stages.rm import Rm
-from stages.score import Score
+from stages.runtime import imports, params
 from stages.sft import Sft
 
 PROFILES = ("chatglm-6b", "chatglm-6b-12gb", "qwen3-0.6b", "qwen3-1.7b", "default")

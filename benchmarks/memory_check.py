@@ -19,11 +19,11 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from benchmarks import memory
-from stages.core import generation
-from stages.core.chatglm.configuration import ChatGLMConfig
-from stages.core.chatglm.modeling import ChatGLMForCausalLM
-from stages.core.lora import Lora
-from stages.core.ppo import views
+from stages.generation import generate
+from stages.models.chatglm.configuration import ChatGLMConfig
+from stages.models.chatglm.modeling import ChatGLMForCausalLM
+from stages.models.lora import Lora
+from stages.rl import logprobs
 
 SHAPES = {
     "chatglm": memory.Shape(256, 1024, 4, 8, 8, 32, 4000, chatglm=True),
@@ -77,10 +77,10 @@ def adapted(shape: memory.Shape, dtype: torch.dtype, lora: Lora, recompute: bool
     return model.train()
 
 
-def batch() -> views.Batch:
+def batch() -> logprobs.Batch:
     """Prompts of two lengths, so that there is a mask, and answers."""
     prompts = [[*range(5, 5 + PROMPT - 2 - row % 2), GMASK, SOP] for row in range(ROWS)]
-    return views.to_batch(prompts, [[7] * NEW] * ROWS, 0, "cpu")
+    return logprobs.to_batch(prompts, [[7] * NEW] * ROWS, 0, "cpu")
 
 
 def main() -> None:
@@ -109,15 +109,15 @@ def cases(names: Iterable[str] = tuple(SHAPES)) -> list[tuple[str, str, int, int
             for recompute in (False, True):
                 model = adapted(shape, getattr(torch, dtype), lora, recompute)
                 with context:
-                    views.hidden_states(model, data).sum().backward()  # the gradients' own memory is there then
-                    measured = allocated(lambda m=model, d=data: views.hidden_states(m, d).sum().backward())
+                    logprobs.hidden_states(model, data).sum().backward()  # the gradients' own memory is there then
+                    measured = allocated(lambda m=model, d=data: logprobs.hidden_states(m, d).sum().backward())
                 computed = memory.trained(shape, precision, lora, ROWS, length, recompute)
                 found.append((name, f"{label}, trained{', recomputed' if recompute else ''}", computed, measured))
         # In bfloat16 a CPU makes copies in float32 here, of weights and of summands, which a GPU does not.
         precision = memory.scoring("float32", shape.chatglm)
         model = adapted(shape, torch.float32, lora, False)
         with torch.no_grad():
-            measured = allocated(lambda m=model, d=data: views.hidden_states(m, d))
+            measured = allocated(lambda m=model, d=data: logprobs.hidden_states(m, d))
         found.append((name, "float32, read", memory.read(shape, precision, lora, ROWS, length), measured))
         found.append((name, "float32, generated", *generated(shape)))
         for dtype in ("float32", "bfloat16"):
@@ -136,9 +136,9 @@ def head(shape: memory.Shape, precision: memory.Precision, trains: bool) -> tupl
 
     def run() -> None:
         if trains:
-            views._FrozenHead.apply(states, layer.weight, None, tokens, 1.0)[0].sum().backward()
+            logprobs._FrozenHead.apply(states, layer.weight, None, tokens, 1.0)[0].sum().backward()
         else:
-            views.maths.log_probs_and_entropy(layer(states), tokens, 1.0)
+            logprobs.maths.log_probs_and_entropy(layer(states), tokens, 1.0)
 
     run()
     return memory.lm_head(shape, precision, 256), allocated(run)
@@ -147,10 +147,10 @@ def head(shape: memory.Shape, precision: memory.Precision, trains: bool) -> tupl
 def generated(shape: memory.Shape) -> tuple[int, int]:
     model = network(shape, torch.float32).eval()
     prompts = [[*range(5, 5 + PROMPT - 2), GMASK, SOP]] * ROWS
-    decoding = generation.Decoding(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
+    decoding = generate.Decoding(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
 
     def run() -> None:
-        list(generation.generate(model, prompts, ["a"] * ROWS, decoding, NEW, ROWS, [0], 0))
+        list(generate.generate(model, prompts, ["a"] * ROWS, decoding, NEW, ROWS, [0], 0))
 
     settings = replace(memory.profiled("default")[0], dtype="float32")
     return memory.generating(shape, settings, None, ROWS, PROMPT, NEW), allocated(run)

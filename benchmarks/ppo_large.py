@@ -20,9 +20,9 @@ from torch import nn
 from transformers import Qwen3Config, Qwen3ForCausalLM, set_seed
 
 from benchmarks.measure import peak_mb
-from stages.core.lora import Lora
-from stages.core.ppo.knobs import Ppo
-from stages.core.ppo.trainer import Trainer
+from stages.models.lora import Lora
+from stages.rl.config import Ppo
+from stages.rl.trainer import Trainer
 
 END, PAD = 1, 0
 

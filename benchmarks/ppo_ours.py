@@ -1,6 +1,6 @@
 """One run of this project's PPO: `python -m benchmarks.ppo_ours FOLDER`; prints a JSON line.
 
-    python -m benchmarks.ppo_ours FOLDER --profile     # where the CPU time goes
+python -m benchmarks.ppo_ours FOLDER --profile     # where the CPU time goes
 """
 
 import argparse
@@ -18,11 +18,11 @@ import torch
 import transformers
 
 from benchmarks.measure import Meter
-from stages.core import base_model, reward
-from stages.core.lora import Lora
-from stages.core.ppo.knobs import Ppo
-from stages.core.ppo.trainer import Trainer
+from stages.models import base_model, reward
+from stages.models.lora import Lora
 from stages.ppo import build
+from stages.rl.config import Ppo
+from stages.rl.trainer import Trainer
 
 
 def main() -> None:

@@ -18,7 +18,8 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stages.core import base_model, chat_format, dialogues, reward, stack, tiny
+from stages.models import base_model, reward, stack, tiny
+from stages.text import dialogues, encoding
 
 DATA = Path("data/sample/train_data.json")
 
@@ -31,7 +32,7 @@ def main(folder: Path, settings: dict[str, Any]) -> None:
     head = torch.randn(1, settings["hidden_size"]) / settings["hidden_size"] ** 0.5
     save_file({"weight": head}, folder / "reward" / reward.HEAD, metadata={"format": "pt"})
     prompts = [
-        chat_format.encode_prompt(tokenizer, sample.history, sample.instruction, settings["max_source_length"]).ids
+        encoding.encode_prompt(tokenizer, sample.history, sample.instruction, settings["max_source_length"]).ids
         for dialogue in json.loads(DATA.read_text(encoding="utf-8"))
         for sample in dialogues.to_samples(dialogue, str(DATA))[0]
     ]

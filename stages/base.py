@@ -1,6 +1,6 @@
 """The frozen base model: the built-in `tiny` one is trained here, any other is resolved and recorded.
 
-    python -m stages.base --help
+python -m stages.base --help
 """
 
 from dataclasses import asdict, dataclass
@@ -9,9 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.core import atomic, base_model, curves, length_order, params, records, supervised, tiny, work
-from stages.core.command import command
-from stages.core.errors import UserError
+from stages.models import base_model, tiny
+from stages.runtime import atomic, curves, params, resume
+from stages.runtime.command import command
+from stages.runtime.errors import UserError
+from stages.text import records
+from stages.training import length_grouping, supervised
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,7 @@ def main(
     train: Annotated[Path, typer.Option(help="training samples (JSON lines)")],
     validate: Annotated[Path, typer.Option(help="validation samples, for the eval loss")],
     to: Annotated[Path, typer.Option(help="folder of the base model")],
-    curve: Annotated[Path, typer.Option(help="training curve (CSV)")],
-    eval_curve: Annotated[Path, typer.Option(help="evaluation curve (CSV)")],
-    metrics: Annotated[Path, typer.Option(help="training metrics (JSON)")],
+    log: Annotated[Path, typer.Option(help="folder of the curves and the training metrics")],
     config: Annotated[Path, typer.Option("--params", help="parameters")],
 ) -> None:
     """Make the base model's folder."""
@@ -49,14 +50,14 @@ def main(
         with atomic.folder(to) as folder:
             base_model.write_pointer(folder, model)
             base_model.read(folder).check()
-        curves.write(curve, CURVE, [])
-        curves.write(eval_curve, EVAL_CURVE, [])
-        atomic.write_json(metrics, {"trained": False, "identity": base_model.read(to).identity})
+        curves.write(log / "curve.csv", CURVE, [])
+        curves.write(log / "eval_curve.csv", EVAL_CURVE, [])
+        atomic.write_json(log / "metrics.json", {"trained": False, "identity": base_model.read(to).identity})
         return
     if model.dtype != "float32" or model.quantization != "none":
         raise UserError("params.yaml: model.name is `tiny`, which is trained in float32: set model.dtype to float32")
 
-    with work.folder("base", [seed, asdict(model), asdict(knobs)], [train, validate]) as state:
+    with resume.folder("base", [seed, asdict(model), asdict(knobs)], [train, validate]) as state:
         from transformers import Trainer, TrainingArguments, set_seed
 
         set_seed(seed)
@@ -64,13 +65,11 @@ def main(
         tokenizer = tiny.tokenizer(texts, knobs.architecture)
         network = tiny.network(knobs.architecture, tokenizer)
         blocks, eval_blocks = pack(tokenizer, texts, knobs.block_size), pack(tokenizer, held_out, knobs.block_size)
-        order = length_order.epochs([len(b) for b in blocks], knobs.batch_size, knobs.num_train_epochs, seed)
+        order = length_grouping.epochs([len(b) for b in blocks], knobs.batch_size, knobs.num_train_epochs, seed)
 
         trainer = Trainer(
             model=network,
-            args=supervised.on_one_gpu(
-                TrainingArguments(**supervised.arguments(knobs, "float32", False, seed, state))
-            ),
+            args=supervised.on_one_gpu(TrainingArguments(**supervised.arguments(knobs, "float32", False, seed, state))),
             train_dataset=[blocks[i] for i in order],
             eval_dataset=eval_blocks,
             data_collator=collate,
@@ -81,10 +80,10 @@ def main(
         steps_per_epoch = len(blocks) / knobs.batch_size
         rows = supervised.rows(trainer, steps_per_epoch, CURVE, step_of="loss")
         evals = supervised.rows(trainer, steps_per_epoch, EVAL_CURVE, step_of="eval_loss")
-        curves.write(curve, CURVE, rows)
-        curves.write(eval_curve, EVAL_CURVE, evals)
+        curves.write(log / "curve.csv", CURVE, rows)
+        curves.write(log / "eval_curve.csv", EVAL_CURVE, evals)
         atomic.write_json(
-            metrics,
+            log / "metrics.json",
             {
                 "trained": True,
                 "parameters": sum(p.numel() for p in network.parameters()),

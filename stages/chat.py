@@ -1,8 +1,8 @@
 """Talk with a stack in the terminal, or answer piped questions, one a line, as JSON lines.
 
-    python -m stages.chat
-    python -m stages.chat --model sft --compare base
-    python -m stages.chat < questions.txt > answers.jsonl
+python -m stages.chat
+python -m stages.chat --model sft --compare base
+python -m stages.chat < questions.txt > answers.jsonl
 """
 
 import json
@@ -13,18 +13,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stages.core import base_model, params, processes, stack_names
-from stages.core.command import command
-from stages.core.errors import UserError
-from stages.core.records import History
-from stages.core.stack_names import Name
+from stages.models import base_model
 from stages.predict import Predict
+from stages.runtime import params, processes
+from stages.runtime.command import command
+from stages.runtime.errors import UserError
+from stages.serving import stack_names
+from stages.serving.stack_names import Name
+from stages.text.records import History
 
 if TYPE_CHECKING:
-    from stages.core.speakers import Reply
+    from stages.serving.chat_models import Reply
 
-NOTICE = "A research example: it gives no medical advice. Do not act on an answer; ask a doctor.\n" \
+NOTICE = (
+    "A research example: it gives no medical advice. Do not act on an answer; ask a doctor.\n"
     "仅为研究示例，不构成医疗建议，请勿按照回答行事；身体不适请就医。"
+)
 OTHER = {Name.ppo: Name.sft, Name.sft: Name.base, Name.base: Name.ppo}
 
 
@@ -57,8 +61,8 @@ def main(
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     print(NOTICE, file=sys.stdout if interactive else sys.stderr, flush=True)
 
-    from stages.core.repl import Repl
-    from stages.core.speakers import Speakers
+    from stages.serving.chat_models import Speakers
+    from stages.serving.repl import Repl
 
     with Speakers(origin, processes.device(), knobs.merge_adapters) as speakers:
         for name, adapters in stacks.items():

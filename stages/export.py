@@ -1,6 +1,6 @@
 """Merge a stack into one folder that plain transformers and vLLM load, with a model card.
 
-    python -m stages.export --model ppo --to covid-doctor-ppo
+python -m stages.export --model ppo --to covid-doctor-ppo
 """
 
 import json
@@ -11,11 +11,13 @@ from typing import Annotated
 import typer
 import yaml
 
-from stages.core import atomic, base_model, model_card, params, stack, stack_names
-from stages.core.command import command
-from stages.core.errors import UserError
-from stages.core.stack_names import Name
+from stages.models import base_model, stack
 from stages.predict import Predict
+from stages.runtime import atomic, params
+from stages.runtime.command import command
+from stages.runtime.errors import UserError
+from stages.serving import model_card, stack_names
+from stages.serving.stack_names import Name
 
 
 @command
@@ -42,14 +44,18 @@ def main(
     if scores is None:
         print(f"note: {metrics} has no scores of these weights, so the card has none; `dvc repro`", file=sys.stderr)
 
-    from stages.core import standalone
+    from stages.serving import merged_model
 
     with atomic.folder(to) as folder:
-        standalone.write(origin, folders, knobs, knobs.max_new_tokens, folder)
+        merged_model.write(origin, folders, knobs, knobs.max_new_tokens, folder)
         model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
         card = model_card.text(model, origin, adapters, parameters, scores, model_type, to.name)
         atomic.write_text(folder / "README.md", card)
-    native = "; transformers loads it only after `import stages.core`" if model_type == model_card.CHATGLM else ""
+    native = (
+        "; transformers loads it only after `stages.models.chatglm.register()`"
+        if model_type == model_card.CHATGLM
+        else ""
+    )
     print(f"{to}: written; its README.md says how to use and serve it{native}")
 
 

@@ -1,6 +1,6 @@
 """PPO: the SFT model learns to give answers that the reward model prefers, without leaving the SFT model far behind.
 
-    python -m stages.ppo --help
+python -m stages.ppo --help
 """
 
 from dataclasses import asdict
@@ -9,10 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.core import atomic, base_model, chat_format, curves, params, processes, records, reward, stack, work
-from stages.core.command import command
-from stages.core.errors import UserError
-from stages.core.ppo.knobs import Ppo
+from stages.models import base_model, reward, stack
+from stages.rl.config import Ppo
+from stages.runtime import atomic, curves, params, processes, resume
+from stages.runtime.command import command
+from stages.runtime.errors import UserError
+from stages.text import encoding, records
 
 
 @command
@@ -22,8 +24,7 @@ def main(
     sft: Annotated[Path, typer.Option(help="folder of the sft adapter")],
     rm: Annotated[Path, typer.Option(help="folder of the reward adapter and its head")],
     to: Annotated[Path, typer.Option(help="folder of the ppo adapter")],
-    curve: Annotated[Path, typer.Option(help="training curve (CSV)")],
-    metrics: Annotated[Path, typer.Option(help="training metrics (JSON)")],
+    log: Annotated[Path, typer.Option(help="folder of the curve and the training metrics")],
     config: Annotated[Path, typer.Option("--params", help="parameters")],
 ) -> None:
     """Train the policy against the reward model."""
@@ -37,9 +38,11 @@ def main(
     from transformers import set_seed
 
     accelerator = processes.join()
-    with work.folder("ppo", [seed, asdict(knobs)], [train, base, sft, rm], accelerator.is_main_process) as state_folder:
-        from stages.core.generation import eos_ids
-        from stages.core.ppo.trainer import CURVE, Trainer
+    with resume.folder(
+        "ppo", [seed, asdict(knobs)], [train, base, sft, rm], accelerator.is_main_process
+    ) as state_folder:
+        from stages.generation.generate import eos_ids
+        from stages.rl.trainer import CURVE, Trainer
 
         set_seed(seed)
         tokenizer = origin.tokenizer()
@@ -65,8 +68,8 @@ def main(
         if not accelerator.is_main_process:
             return
 
-        curves.write(curve, CURVE, state.rows)
-        atomic.write_json(metrics, summary(state))
+        curves.write(log / "curve.csv", CURVE, state.rows)
+        atomic.write_json(log / "metrics.json", summary(state))
         with atomic.folder(to) as folder:
             stack.save(model, policy[-1], "ppo", origin, [] if knobs.resume_lora_training else [sft], folder)
             from safetensors.torch import save_file
@@ -93,7 +96,7 @@ def build(origin: base_model.Base, sft: Path, rm: Path, knobs: Ppo, device: Any)
 
 def encode(tokenizer: Any, sample: records.Sample, knobs: Ppo) -> list[int]:
     limit = knobs.max_source_length
-    return chat_format.encode_prompt(tokenizer, sample.history, sample.instruction, limit, "ppo").ids
+    return encoding.encode_prompt(tokenizer, sample.history, sample.instruction, limit, "ppo").ids
 
 
 def summary(state: Any) -> dict[str, Any]:

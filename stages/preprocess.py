@@ -1,6 +1,6 @@
 """Dialogues and preference records → samples and pairs.
 
-    python -m stages.preprocess --help
+python -m stages.preprocess --help
 """
 
 import hashlib
@@ -12,16 +12,17 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.core import atomic, dialogues, params, preferences
-from stages.core.command import command
-from stages.core.errors import UserError
-from stages.core.records import Pair
+from stages.runtime import atomic, params
+from stages.runtime.command import command
+from stages.runtime.errors import UserError
+from stages.text import dialogues, preferences
+from stages.text.records import Pair
 
 
 @dataclass(frozen=True)
 class Data:
     dialogues: str
-    """Folder with train_data.json, validate_data.json and test_data.json. dvc.yaml turns it into the three paths."""
+    """Folder with train_data.json, validate_data.json and test_data.json."""
     preferences: str
     """JSON file of preference records."""
     preferences_validate_ratio: float
@@ -34,12 +35,10 @@ class Data:
 
 @command
 def main(
-    train: Annotated[Path, typer.Option(help="dialogues to train on")],
-    validate: Annotated[Path, typer.Option(help="dialogues to validate on")],
-    test: Annotated[Path, typer.Option(help="dialogues to predict")],
-    preference: Annotated[Path, typer.Option(help="preference records")],
+    folder: Annotated[Path, typer.Option("--dialogues", help="folder of {train,validate,test}_data.json")],
+    preference: Annotated[Path, typer.Option("--preferences", help="preference records")],
     to: Annotated[Path, typer.Option(help="folder for the JSON lines")],
-    metrics: Annotated[Path, typer.Option(help="what came in, was dropped and went out")],
+    log: Annotated[Path, typer.Option(help="folder of metrics.json: what came in, was dropped and went out")],
     config: Annotated[Path, typer.Option("--params", help="parameters")],
 ) -> None:
     """Turn dialogues into samples and preference records into pairs."""
@@ -47,7 +46,8 @@ def main(
     data = params.load(config, "data", Data)
 
     report: dict[str, Any] = {}
-    for split, source in (("train", train), ("validate", validate), ("test", test)):
+    sources = {split: folder / f"{split}_data.json" for split in ("train", "validate", "test")}
+    for split, source in sources.items():
         samples = []
         counts: Counter[str] = Counter()
         for index, dialogue in enumerate(read_list(source)):
@@ -76,9 +76,8 @@ def main(
         "validate": len(held_out),
         "chosen_longer_ratio": round(longer / len(kept + held_out), 4),
     }
-    sources = {"train": train, "validate": validate, "test": test, "preferences": preference}
-    report["sha256"] = {name: sha256(source) for name, source in sources.items()}
-    atomic.write_json(metrics, report)
+    report["sha256"] = {name: sha256(source) for name, source in (sources | {"preferences": preference}).items()}
+    atomic.write_json(log / "metrics.json", report)
     print({split: report[split]["samples"] for split in ("train", "validate", "test")}, report["preferences"])
 
 

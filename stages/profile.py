@@ -1,6 +1,6 @@
 """Switch params.yaml to a named profile: the defaults, with a small overlay of profiles/ on top; comments stay.
 
-    python -m stages.profile --help
+python -m stages.profile --help
 """
 
 import difflib
@@ -10,9 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.core import atomic
-from stages.core.command import command
-from stages.core.errors import UserError
+from stages.runtime import atomic
+from stages.runtime.command import command
+from stages.runtime.errors import UserError
 
 DEFAULT = "default"
 """The profile that holds every key: what params.yaml is as committed."""

@@ -1,6 +1,6 @@
 """What the other stages wrote → one page for a browser, one summary for a pull request, and what Git keeps of a run.
 
-    python -m stages.report --help
+python -m stages.report --help
 """
 
 from dataclasses import dataclass
@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from stages.core import params
-from stages.core.command import command
+from stages.runtime import params
+from stages.runtime.command import command
 
 
 @dataclass(frozen=True)
@@ -48,9 +48,9 @@ def main(
 
     from plotly.offline import get_plotlyjs
 
-    from stages.core import atomic
-    from stages.core.page import comparison, document, figures, health, inputs, kept, reward_model, verdict
-    from stages.core.page import summary as short
+    from stages.page import comparison, document, figures, health, inputs, reward_model, tracked_outputs, verdict
+    from stages.page import summary as short
+    from stages.runtime import atomic
 
     # What was found: three models on the same samples, the reward model on held-out pairs, the curves.
     run = inputs.read(predictions, scores, metrics, curves, config, defaults)
@@ -72,10 +72,12 @@ def main(
     atomic.write_text(summary, short.markdown(compared, answers, knobs.language))
 
     # What Git keeps.
-    atomic.write_json(headline, kept.headline(run, compared))
-    atomic.write_csv(plots / "losses.csv", ("stage", "part", "step", "loss"), kept.losses(run))
-    atomic.write_csv(plots / "ppo.csv", inputs.PPO, kept.updates(run))
-    atomic.write_csv(plots / "models.csv", ("model", "metric", "value", "low", "high"), kept.models(compared))
+    atomic.write_json(headline, tracked_outputs.headline(run, compared))
+    atomic.write_csv(plots / "losses.csv", ("stage", "part", "step", "loss"), tracked_outputs.losses(run))
+    atomic.write_csv(plots / "ppo.csv", inputs.PPO, tracked_outputs.updates(run))
+    atomic.write_csv(
+        plots / "models.csv", ("model", "metric", "value", "low", "high"), tracked_outputs.models(compared)
+    )
     print(f"{page}: {len(run.samples)} samples, {len(html) / 1e6:.1f} MB")
 
 

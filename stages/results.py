@@ -1,6 +1,6 @@
 """The scores of the last run as a small table, and what each stage cost.
 
-    python -m stages.results
+python -m stages.results
 """
 
 import json
@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from stages.core.command import command, costs
+from stages.runtime.command import command, costs
 
 COLUMNS = ("rouge-1", "rouge-2", "rouge-l", "bleu-4", "response_length", "distinct-2")
 

@@ -1,6 +1,6 @@
 """The reward model: a LoRA adapter and a scalar head that prefer the better of two answers.
 
-    python -m stages.rm --help
+python -m stages.rm --help
 """
 
 from collections.abc import Callable
@@ -10,22 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.core import (
-    atomic,
-    base_model,
-    chat_format,
-    curves,
-    evaluation,
-    length_order,
-    params,
-    records,
-    reward,
-    stack,
-    supervised,
-    work,
-)
-from stages.core.command import command
-from stages.core.lora import Lora
+from stages.models import base_model, reward, stack
+from stages.models.lora import Lora
+from stages.runtime import atomic, curves, params, resume
+from stages.runtime.command import command
+from stages.text import encoding, records
+from stages.training import evaluation, length_grouping, supervised
 
 
 @dataclass(frozen=True)
@@ -49,10 +39,7 @@ def main(
     validate: Annotated[Path, typer.Option(help="held-out preference pairs")],
     base: Annotated[Path, typer.Option(help="folder of the base model")],
     to: Annotated[Path, typer.Option(help="folder of the adapter and the head")],
-    curve: Annotated[Path, typer.Option(help="training curve (CSV)")],
-    eval_curve: Annotated[Path, typer.Option(help="evaluation curve (CSV)")],
-    scores: Annotated[Path, typer.Option(help="scores and lengths of the held-out pairs (JSON lines)")],
-    metrics: Annotated[Path, typer.Option(help="training metrics (JSON)")],
+    log: Annotated[Path, typer.Option(help="folder of the curves, the metrics and the held-out pairs' scores")],
     config: Annotated[Path, typer.Option("--params", help="parameters")],
 ) -> None:
     """Train the reward model on the preference pairs."""
@@ -63,7 +50,7 @@ def main(
     supervised.check_processes(knobs, origin.model.dtype)
     first = supervised.is_first_process()
 
-    with work.folder("rm", [seed, asdict(knobs)], [train, validate, base], first) as state:
+    with resume.folder("rm", [seed, asdict(knobs)], [train, validate, base], first) as state:
         from datasets import Dataset
         from peft import get_peft_model
         from transformers import set_seed
@@ -74,7 +61,7 @@ def main(
         encoded = [encode(tokenizer, pair, knobs) for pair in pairs]
         encoded_out = [encode(tokenizer, pair, knobs) for pair in held_out]
         lengths = [max(len(e["chosen_ids"]), len(e["rejected_ids"])) for e in encoded]
-        order = length_order.epochs(lengths, knobs.batch_size, knobs.num_train_epochs, seed)
+        order = length_grouping.epochs(lengths, knobs.batch_size, knobs.num_train_epochs, seed)
 
         model = reward.in_float32(origin.reward_model())
         lora = knobs.lora.fit(model, "rm").config(task_type="SEQ_CLS", modules_to_save=["score"])
@@ -108,18 +95,18 @@ def main(
         steps_per_epoch = len(pairs) / knobs.batch_size
         rows = supervised.rows(trainer, steps_per_epoch, CURVE, step_of="loss")
         evals = supervised.rows(trainer, steps_per_epoch, EVAL_CURVE, step_of="eval_loss")
-        curves.write(curve, CURVE, rows)
-        curves.write(eval_curve, EVAL_CURVE, evals)
+        curves.write(log / "curve.csv", CURVE, rows)
+        curves.write(log / "eval_curve.csv", EVAL_CURVE, evals)
 
-        atomic.write_jsonl(scores, judged)
+        atomic.write_jsonl(log / "scores.jsonl", judged)
         margins = [row["chosen"] - row["rejected"] for row in judged]
         shorter = [m for m, row in zip(margins, judged, strict=True) if row["chosen_length"] <= row["rejected_length"]]
         in_order = [lengths[i] for i in order]
         atomic.write_json(
-            metrics,
+            log / "metrics.json",
             {
                 "pairs": {"train": len(pairs), "validate": len(held_out)},
-                "padding_share": round(length_order.padding_share(in_order, knobs.per_device_train_batch_size), 4),
+                "padding_share": round(length_grouping.padding_share(in_order, knobs.per_device_train_batch_size), 4),
                 "steps": trainer.state.global_step,
                 "best_step": supervised.best_eval(evals)["step"],
                 "eval_loss": round(supervised.best_eval(evals)["eval_loss"], 4),
@@ -140,10 +127,10 @@ EVAL_CURVE = ("step", "epoch", "eval_loss", "eval_accuracy", "eval_margin")
 
 
 def encode(tokenizer: Any, pair: records.Pair, knobs: Rm) -> dict[str, list[int]]:
-    prompt = chat_format.encode_prompt(tokenizer, pair.history, pair.instruction, knobs.max_source_length, "rm").ids
+    prompt = encoding.encode_prompt(tokenizer, pair.history, pair.instruction, knobs.max_source_length, "rm").ids
     return {
-        "chosen_ids": [*prompt, *chat_format.encode_answer(tokenizer, pair.chosen, knobs.max_target_length).ids],
-        "rejected_ids": [*prompt, *chat_format.encode_answer(tokenizer, pair.rejected, knobs.max_target_length).ids],
+        "chosen_ids": [*prompt, *encoding.encode_answer(tokenizer, pair.chosen, knobs.max_target_length).ids],
+        "rejected_ids": [*prompt, *encoding.encode_answer(tokenizer, pair.rejected, knobs.max_target_length).ids],
     }
 
 

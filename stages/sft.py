@@ -1,6 +1,6 @@
 """Supervised fine-tuning: a LoRA adapter that answers like the doctor.
 
-    python -m stages.sft --help
+python -m stages.sft --help
 """
 
 import random
@@ -10,21 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.core import (
-    atomic,
-    base_model,
-    chat_format,
-    curves,
-    evaluation,
-    length_order,
-    params,
-    records,
-    stack,
-    supervised,
-    work,
-)
-from stages.core.command import command
-from stages.core.lora import Lora
+from stages.models import base_model, stack
+from stages.models.lora import Lora
+from stages.runtime import atomic, curves, params, resume
+from stages.runtime.command import command
+from stages.text import encoding, records
+from stages.training import evaluation, length_grouping, supervised
 
 
 @dataclass(frozen=True)
@@ -50,9 +41,7 @@ def main(
     validate: Annotated[Path, typer.Option(help="validation samples; train and dev are drawn from both")],
     base: Annotated[Path, typer.Option(help="folder of the base model")],
     to: Annotated[Path, typer.Option(help="folder of the adapter")],
-    curve: Annotated[Path, typer.Option(help="training curve (CSV)")],
-    eval_curve: Annotated[Path, typer.Option(help="evaluation curve (CSV)")],
-    metrics: Annotated[Path, typer.Option(help="training metrics (JSON)")],
+    log: Annotated[Path, typer.Option(help="folder of the curves and the training metrics")],
     config: Annotated[Path, typer.Option("--params", help="parameters")],
 ) -> None:
     """Fine-tune the base on the doctors' answers."""
@@ -63,7 +52,7 @@ def main(
     supervised.check_processes(knobs, origin.model.dtype)
     first = supervised.is_first_process()
 
-    with work.folder("sft", [seed, asdict(knobs)], [train, validate, base], first) as state:
+    with resume.folder("sft", [seed, asdict(knobs)], [train, validate, base], first) as state:
         from datasets import Dataset
         from peft import get_peft_model
         from transformers import set_seed
@@ -74,7 +63,7 @@ def main(
         encoded = [encode(tokenizer, sample, knobs) for sample in samples]
         dev, kept = split(len(encoded), knobs.dev_ratio, seed)
         lengths = [len(encoded[i].ids) for i in kept]
-        order = length_order.epochs(lengths, knobs.batch_size, knobs.num_train_epochs, seed)
+        order = length_grouping.epochs(lengths, knobs.batch_size, knobs.num_train_epochs, seed)
 
         model = origin.causal_lm()
         model = get_peft_model(model, knobs.lora.fit(model, "sft").config(task_type="CAUSAL_LM"))
@@ -97,18 +86,18 @@ def main(
         steps_per_epoch = len(kept) / knobs.batch_size
         rows = supervised.rows(trainer, steps_per_epoch, CURVE, step_of="loss")
         evals = supervised.rows(trainer, steps_per_epoch, EVAL_CURVE, step_of="eval_loss")
-        curves.write(curve, CURVE, rows)
-        curves.write(eval_curve, EVAL_CURVE, evals)
+        curves.write(log / "curve.csv", CURVE, rows)
+        curves.write(log / "eval_curve.csv", EVAL_CURVE, evals)
         best = supervised.best_eval(evals)
         in_order = [len(encoded[kept[i]].ids) for i in order]
         atomic.write_json(
-            metrics,
+            log / "metrics.json",
             {
                 "samples": {"train": len(kept), "dev": len(dev)},
                 "samples_with_dropped_rounds": sum(e.dropped_rounds > 0 for e in encoded),
                 "samples_with_cut_question": sum(e.cut_question > 0 for e in encoded),
                 "samples_with_cut_answer": sum(e.cut_answer > 0 for e in encoded),
-                "padding_share": round(length_order.padding_share(in_order, knobs.per_device_train_batch_size), 4),
+                "padding_share": round(length_grouping.padding_share(in_order, knobs.per_device_train_batch_size), 4),
                 "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
                 "steps": trainer.state.global_step,
                 "best_step": best["step"],
@@ -143,8 +132,8 @@ class EncodedSample:
 
 
 def encode(tokenizer: Any, sample: records.Sample, knobs: Sft) -> EncodedSample:
-    prompt = chat_format.encode_prompt(tokenizer, sample.history, sample.instruction, knobs.max_source_length, "sft")
-    answer = chat_format.encode_answer(tokenizer, sample.output, knobs.max_target_length)
+    prompt = encoding.encode_prompt(tokenizer, sample.history, sample.instruction, knobs.max_source_length, "sft")
+    answer = encoding.encode_answer(tokenizer, sample.output, knobs.max_target_length)
     return EncodedSample(
         [*prompt.ids, *answer.ids], len(prompt.ids), prompt.dropped_rounds, prompt.cut_tokens, answer.cut_tokens
     )

@@ -1,6 +1,6 @@
 """The same commit, run twice from nothing, must leave the same bytes.
 
-    python -m stages.verify --help
+python -m stages.verify --help
 """
 
 import os
@@ -14,9 +14,9 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from stages.core import imports, work
-from stages.core.command import command
-from stages.core.errors import UserError
+from stages.runtime import imports, resume
+from stages.runtime.command import command
+from stages.runtime.errors import UserError
 
 SMALLEST = "smallest"
 """The profile that runs the whole graph quickest."""
@@ -105,7 +105,7 @@ def differing_files(first: Path, second: Path, out: str) -> list[str]:
     for clone in (first, second):
         path = clone / out
         files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-        sides.append({str(file.relative_to(clone)): work.hash_path(file) for file in files})
+        sides.append({str(file.relative_to(clone)): resume.hash_path(file) for file in files})
     return sorted(name for name in sides[0].keys() | sides[1].keys() if sides[0].get(name) != sides[1].get(name))
 
 

@@ -73,4 +73,3 @@ def hidden_states(weights: dict[str, Tensor], heads: int, ids: list[int], channe
         layer += 1
     found[-1] = norm("transformer.final_layernorm", x)
     return found
-

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from stages import base
-from stages.core import base_model
+from stages.models import base_model
 
 
 def main() -> None:

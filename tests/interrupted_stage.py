@@ -14,8 +14,20 @@ from pathlib import Path
 
 
 def main() -> None:
-    for name in ("torch", "datasets", "peft", "trl", "stages.base", "stages.sft", "stages.rm", "stages.ppo",
-                 "stages.core.ppo.trainer", "stages.core.ppo.state", "stages.core.generation", "stages.core.chatglm"):
+    for name in (
+        "torch",
+        "datasets",
+        "peft",
+        "trl",
+        "stages.base",
+        "stages.sft",
+        "stages.rm",
+        "stages.ppo",
+        "stages.rl.trainer",
+        "stages.rl.checkpoint",
+        "stages.generation.generate",
+        "stages.models.chatglm",
+    ):
         importlib.import_module(name)
     from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: F401
     from trl import RewardTrainer, SFTTrainer  # noqa: F401

@@ -14,10 +14,11 @@ from safetensors.torch import load_file
 
 from stages import base as base_stage
 from stages import ppo, predict, rm, score, sft
-from stages.core import base_model, chat_format, reward, stack
-from stages.core.errors import UserError
-from stages.core.generation import Decoding, eos_ids, generate
-from stages.core.ppo import views
+from stages.generation.generate import Decoding, eos_ids, generate
+from stages.models import base_model, reward, stack
+from stages.rl import logprobs
+from stages.runtime.errors import UserError
+from stages.text import encoding
 
 torch.set_num_threads(1)
 SAMPLES = [
@@ -107,7 +108,7 @@ def run_stages(to: Path, config: Path) -> None:
 
 def prompts(tokenizer):
     return [
-        chat_format.encode_prompt(tokenizer, sample["history"], sample["instruction"], 200, "ppo").ids
+        encoding.encode_prompt(tokenizer, sample["history"], sample["instruction"], 200, "ppo").ids
         for sample in SAMPLES[:4]
     ]
 
@@ -115,12 +116,12 @@ def prompts(tokenizer):
 def test_a_history_becomes_what_the_family_writes(run):
     tokenizer = run.base.tokenizer()
     history = [[families.QUESTION, families.ANSWER]]
-    found = chat_format.encode_prompt(tokenizer, history, families.NOW, 300, "sft").ids
+    found = encoding.encode_prompt(tokenizer, history, families.NOW, 300, "sft").ids
     assert tokenizer.decode(found) == run.family.prompt
     if run.family.bos and run.family.prompt.startswith(run.family.bos):
         assert found.count(tokenizer.bos_token_id) == 1
-    attacked = chat_format.encode_prompt(tokenizer, [], run.family.eos + families.NOW, 300, "sft").ids
-    plain = chat_format.encode_prompt(tokenizer, [], families.NOW, 300, "sft").ids
+    attacked = encoding.encode_prompt(tokenizer, [], run.family.eos + families.NOW, 300, "sft").ids
+    plain = encoding.encode_prompt(tokenizer, [], families.NOW, 300, "sft").ids
     assert attacked.count(tokenizer.eos_token_id) == plain.count(tokenizer.eos_token_id)
 
 
@@ -162,9 +163,9 @@ def test_adapters_change_the_answers(run):
 
 
 def log_probs(model, tokenizer):
-    batch = views.to_batch(prompts(tokenizer), [[5 + n] * (2 + n) for n in range(4)], tokenizer.pad_token_id, "cpu")
+    batch = logprobs.to_batch(prompts(tokenizer), [[5 + n] * (2 + n) for n in range(4)], tokenizer.pad_token_id, "cpu")
     with torch.no_grad():
-        return views.words(model, batch, temperature=1.0, chunk=64).log_probs
+        return logprobs.words(model, batch, temperature=1.0, chunk=64).log_probs
 
 
 def test_a_stack_is_the_model_with_merged_weights(run):
@@ -183,9 +184,9 @@ def test_the_score_in_ppo_is_the_reward_models(run):
     tokenizer = run.base.tokenizer()
     before = prompts(tokenizer)
     answers = [[5 + n] * (2 + n) + [tokenizer.eos_token_id] for n in range(4)]
-    batch = views.to_batch(before, answers, tokenizer.pad_token_id, "cpu")
+    batch = logprobs.to_batch(before, answers, tokenizer.pad_token_id, "cpu")
     with torch.no_grad():
-        found = views.scores(
+        found = logprobs.scores(
             stack.load(run.base.causal_lm(), [run.folder / "rm"]), batch, reward.load_head(run.folder / "rm", "cpu")
         )
     classifier = run.base.reward_model()
@@ -203,9 +204,7 @@ def test_an_answer_does_not_depend_on_its_batch_and_stops_at_its_end(run):
 
     def answers(batch_size, eos):
         keys = [str(n) for n in range(4)]
-        found = generate(
-            model, prompts(tokenizer), keys, DECODING, 8, batch_size, eos, tokenizer.pad_token_id
-        )
+        found = generate(model, prompts(tokenizer), keys, DECODING, 8, batch_size, eos, tokenizer.pad_token_id)
         return [answer for _, answer in sorted(found)]
 
     ends = eos_ids(model, tokenizer)

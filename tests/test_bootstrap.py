@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from stages.core import bootstrap
+from stages.metrics import bootstrap
 
 
 def test_agrees_with_the_normal_interval_of_a_large_sample():

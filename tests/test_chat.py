@@ -17,24 +17,14 @@ import torch
 import yaml
 
 from stages import chat
-from stages.core import (
-    base_model,
-    chat_format,
-    conversation,
-    imports,
-    interrupts,
-    params,
-    repl,
-    speakers,
-    stack,
-    stack_names,
-    streaming,
-    terminal,
-)
-from stages.core.errors import UserError
-from stages.core.generation import eos_ids, generate
-from stages.core.stack_names import Name
+from stages.generation.generate import eos_ids, generate
+from stages.models import base_model, stack
 from stages.predict import Predict
+from stages.runtime import imports, params
+from stages.runtime.errors import UserError
+from stages.serving import chat_models, conversation, interrupts, repl, stack_names, streaming, terminal
+from stages.serving.stack_names import Name
+from stages.text import encoding
 
 torch.set_num_threads(1)
 QUESTIONS = ["我发烧三天了", "需要做核酸检测吗？"]
@@ -74,7 +64,7 @@ def predicted(files, name, history, question, key):
     origin = base_model.read(files.base)
     tokenizer, knobs = origin.tokenizer(), files.knobs()
     model = stack.load(origin.causal_lm(), stack_names.resolve(name, origin, files.sft, files.ppo))
-    ids = chat_format.encode_prompt(tokenizer, history, question, knobs.max_source_length, "predict").ids
+    ids = encoding.encode_prompt(tokenizer, history, question, knobs.max_source_length, "predict").ids
     with stack.merged(model):
         [(_, answer)] = generate(
             model, [ids], [key], knobs, knobs.max_new_tokens, 1, eos_ids(model, tokenizer), tokenizer.pad_token_id
@@ -107,7 +97,7 @@ def test_stacks_on_one_base_answer_as_each_alone_and_with_history(files):
     origin = base_model.read(files.base)
     knobs = files.knobs()
     for merge in (True, False):
-        with speakers.Speakers(origin, None, merge) as chatting:
+        with chat_models.Speakers(origin, None, merge) as chatting:
             for name in Name:
                 chatting.add(name, stack_names.resolve(name, origin, files.sft, files.ppo))
             said = {}
@@ -115,7 +105,13 @@ def test_stacks_on_one_base_answer_as_each_alone_and_with_history(files):
             for name in (Name.ppo, Name.base, Name.sft, Name.base, Name.ppo):
                 pieces: list[str] = []
                 reply = chatting.answer(
-                    name, history, QUESTIONS[0], "k", knobs, knobs.max_source_length, knobs.max_new_tokens,
+                    name,
+                    history,
+                    QUESTIONS[0],
+                    "k",
+                    knobs,
+                    knobs.max_source_length,
+                    knobs.max_new_tokens,
                     pieces.append,
                 )
                 assert "".join(pieces) == reply.text == predicted(files, name, history, QUESTIONS[0], "k")
@@ -201,7 +197,7 @@ def test_ctrl_c_during_a_change_of_model_and_a_failed_save_lead_back_to_the_prom
     def folders(name):
         return stack_names.resolve(name, origin, files.sft, files.ppo)
 
-    with speakers.Speakers(origin, None, knobs.merge_adapters) as chatting:
+    with chat_models.Speakers(origin, None, knobs.merge_adapters) as chatting:
         chatting.add(Name.base, folders(Name.base))
 
         def ask(name, history, question, number, show):
@@ -308,7 +304,10 @@ def test_a_conversation_at_a_terminal(files, tmp_path):
         at.close()
     rounds = json.loads((tmp_path / "talk.json").read_text())["rounds"]
     assert [each["question"] for each in rounds] == [
-        "你好<|im_end|>", "line one\nline two", "line three\nline four", "问题"
+        "你好<|im_end|>",
+        "line one\nline two",
+        "line three\nline four",
+        "问题",
     ]
     assert [list(each["answers"]) for each in rounds] == [["ppo"], ["ppo"], ["ppo"], ["sft", "base"]]
     seed = params.load(files.params, "seed", int)

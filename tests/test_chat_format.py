@@ -5,11 +5,12 @@ from functools import partial
 import pytest
 import tiny_models
 
-from stages.core import chat_format, tiny
-from stages.core.chat_format import encode_answer
-from stages.core.errors import UserError
+from stages.models import tiny
+from stages.runtime.errors import UserError
+from stages.text import encoding
+from stages.text.encoding import encode_answer
 
-encode_prompt = partial(chat_format.encode_prompt, section="sft")
+encode_prompt = partial(encoding.encode_prompt, section="sft")
 
 HISTORY = [["第一问", "第一答"], ["第二问", "第二答"]]
 
@@ -106,9 +107,13 @@ def test_the_plain_template_starts_as_the_tokenizer_starts_a_text(tokenizer, mon
 
 
 def test_a_template_that_writes_the_date_gives_the_same_prompt_every_day(tokenizer, monkeypatch):
-    monkeypatch.setattr(tokenizer, "chat_template", """
+    monkeypatch.setattr(
+        tokenizer,
+        "chat_template",
+        """
         {%- macro day() %}{{ strftime_now('%d %b %Y') }}{% endmacro -%}
-        {{ day() }}{{ messages[0].content }}""")
+        {{ day() }}{{ messages[0].content }}""",
+    )
     assert text_of(tokenizer, encode_prompt(tokenizer, [], "疼", 500)) == "26 Jul 2024疼"
 
 
@@ -136,7 +141,8 @@ def test_a_typed_special_token_is_plain_text(tokenizer):
     assert [i for i in answer.ids if i in special] == [tokenizer.eos_token_id]
     history = encode_prompt(tokenizer, [[attack, attack]], attack, 500)
     assert sum(i in special for i in history.ids) == sum(
-        i in special for i in encode_prompt(tokenizer, [["a", "b"]], "c", 500).ids)
+        i in special for i in encode_prompt(tokenizer, [["a", "b"]], "c", 500).ids
+    )
 
 
 def test_a_thought_that_the_template_always_opens_is_closed(tokenizer, monkeypatch):

@@ -24,11 +24,11 @@ from transformers import (
     StaticCache,
 )
 
-from stages.core import base_model
-from stages.core.chatglm import convert, pair, positions, prompt
-from stages.core.chatglm.configuration import ChatGLMConfig
-from stages.core.chatglm.modeling import ChatGLMForCausalLM, positions_of, rotary_angles, rotary_frequencies
-from stages.core.errors import UserError
+from stages.models import base_model
+from stages.models.chatglm import convert, pair, positions, prompt
+from stages.models.chatglm.configuration import ChatGLMConfig
+from stages.models.chatglm.modeling import ChatGLMForCausalLM, positions_of, rotary_angles, rotary_frequencies
+from stages.runtime.errors import UserError
 
 FIXTURE = Path(__file__).with_name("chatglm_fixture")
 ICE_TEXT = Path(__file__).resolve().parents[1] / "models" / "chatglm-6b" / "ice_text.model"
@@ -532,7 +532,7 @@ def test_reward_is_the_score_at_the_last_real_token(cases, side):
 )
 def test_importing_the_package_lets_transformers_load_it(imports, tiny):
     """In a stranger's script, in whatever order; nothing heavy is imported before transformers is."""
-    light = "import sys, stages.core.chatglm; assert not {'torch', 'transformers'} & sys.modules.keys(); "
+    light = "import sys, stages.models.chatglm; assert not {'torch', 'transformers'} & sys.modules.keys(); "
     use = (
         "import transformers; c, m, t = (getattr(transformers, name).from_pretrained(sys.argv[1]) "
         "for name in ('AutoConfig', 'AutoModelForCausalLM', 'AutoTokenizer')); "
@@ -543,7 +543,7 @@ def test_importing_the_package_lets_transformers_load_it(imports, tiny):
         [sys.executable, "-c", code, str(tiny)],
         cwd=Path(__file__).resolve().parents[1], capture_output=True, text=True, check=False,
     )  # fmt: skip
-    expected = [f"stages.core.chatglm.{name}" for name in ("configuration", "modeling", "tokenization")]
+    expected = [f"stages.models.chatglm.{name}" for name in ("configuration", "modeling", "tokenization")]
     assert done.stdout.split() == expected, done.stderr
 
 
@@ -655,7 +655,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path):
     (tmp_path / "new").mkdir()
     room = min(file.stat().st_size for file in source.glob("*.bin")) - 1000
     code = (
-        "import resource, sys; from pathlib import Path; from stages.core.chatglm import convert; "
+        "import resource, sys; from pathlib import Path; from stages.models.chatglm import convert; "
         f"resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room})); "
         "convert.main(Path(sys.argv[1]), Path(sys.argv[2]))"
     )
@@ -676,7 +676,7 @@ def test_the_pipeline_names_the_conversion(tmp_path, tiny):
     with pytest.raises(UserError, match=r"no \*\.safetensors, and") as refusal:
         base_model.write_pointer(tmp_path, replace(tiny_models.MODEL, name=str(source)))
     command = str(refusal.value).split("`")[1].replace("NEW_FOLDER", str(tmp_path / "new")).split()
-    assert command[:4] == ["python", "-m", "stages.core.chatglm.convert", str(source)]
+    assert command[:4] == ["python", "-m", "stages.models.chatglm.convert", str(source)]
     convert.main(Path(command[3]), Path(command[4]))
     base_model.write_pointer(tmp_path, replace(tiny_models.MODEL, name=str(tmp_path / "new")))
     base = base_model.read(tmp_path)

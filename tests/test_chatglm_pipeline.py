@@ -15,15 +15,18 @@ from chatglm_fixture.tiny import build_tiny_chatglm
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from stages.core import base_model, chat_format, generation, imports, records, reward, stack
-from stages.core.chatglm import pair, prompt
-from stages.core.ppo import views
+from stages.generation import generate
+from stages.models import base_model, reward, stack
+from stages.models.chatglm import pair, prompt
+from stages.rl import logprobs
+from stages.runtime import imports
+from stages.text import encoding, records
 
 torch.set_num_threads(1)
 QUESTIONS = ["我发烧了", "晚上睡不着应该怎么办？", "请问需要做核酸检测吗，我应该怎么办？", "干咳三天了"]
 ANSWER = "注意休息。"
 HISTORY = [["您好", "您好。"]]
-GREEDY = generation.Decoding(do_sample=False, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
+GREEDY = generate.Decoding(do_sample=False, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
 LORA = {"r": 4, "alpha": 32, "dropout": 0.0, "target_modules": ["query_key_value"]}
 
 
@@ -46,8 +49,12 @@ def run(tmp_path_factory) -> Run:
         for history in ([], HISTORY)
         for question in QUESTIONS
     ]
-    for name, rows in (("train_data", dialogues * 4), ("validate_data", dialogues[:2]), ("test_data", dialogues),
-                       ("preferences", preferences * 2)):
+    for name, rows in (
+        ("train_data", dialogues * 4),
+        ("validate_data", dialogues[:2]),
+        ("test_data", dialogues),
+        ("preferences", preferences * 2),
+    ):
         (to / f"{name}.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
     config = to / "params.yaml"
     config.write_text(yaml.safe_dump(parameters(to)), encoding="utf-8")
@@ -65,15 +72,44 @@ def parameters(to: Path) -> dict:
     params = yaml.safe_load((imports.ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["model"]["name"] = str(build_tiny_chatglm(to / "chatglm"))
     params["data"]["preferences_validate_ratio"] = 0.5
-    params["sft"] |= {"num_train_epochs": 60, "per_device_train_batch_size": 8, "learning_rate": 1e-2, "eval_steps": 80,
-                      "max_grad_norm": 10.0, "max_source_length": 64, "max_target_length": 16, "lora": LORA | {"r": 8}}
-    params["rm"] |= {"num_train_epochs": 6, "per_device_train_batch_size": 4, "learning_rate": 1e-2, "eval_steps": 5,
-                     "max_source_length": 64, "max_target_length": 16, "lora": LORA}
-    params["ppo"] |= {"total_episodes": 32, "batch_size": 8, "per_device_train_batch_size": 2, "save_steps": 2,
-                      "local_rollout_forward_batch_size": 4, "max_source_length": 64, "min_response_length": 6,
-                      "max_response_length": 12, "learning_rate": 1e-3, "lora": LORA}
-    params["predict"] |= {"max_source_length": 64, "max_new_tokens": 16, "batch_size": 3, "do_sample": False,
-                          "bootstrap_samples": 100}
+    params["sft"] |= {
+        "num_train_epochs": 60,
+        "per_device_train_batch_size": 8,
+        "learning_rate": 1e-2,
+        "eval_steps": 80,
+        "max_grad_norm": 10.0,
+        "max_source_length": 64,
+        "max_target_length": 16,
+        "lora": LORA | {"r": 8},
+    }
+    params["rm"] |= {
+        "num_train_epochs": 6,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-2,
+        "eval_steps": 5,
+        "max_source_length": 64,
+        "max_target_length": 16,
+        "lora": LORA,
+    }
+    params["ppo"] |= {
+        "total_episodes": 32,
+        "batch_size": 8,
+        "per_device_train_batch_size": 2,
+        "save_steps": 2,
+        "local_rollout_forward_batch_size": 4,
+        "max_source_length": 64,
+        "min_response_length": 6,
+        "max_response_length": 12,
+        "learning_rate": 1e-3,
+        "lora": LORA,
+    }
+    params["predict"] |= {
+        "max_source_length": 64,
+        "max_new_tokens": 16,
+        "batch_size": 3,
+        "do_sample": False,
+        "bootstrap_samples": 100,
+    }
     params["score"] |= {"max_source_length": 64, "max_target_length": 16, "batch_size": 3, "bootstrap_samples": 100}
     return params
 
@@ -105,7 +141,7 @@ def views_of(run: Run, **change) -> tuple:
     stack.activate(model, ["sft", "ppo"], trainable="ppo")
     rounds = [[], HISTORY, HISTORY * 2, []]
     prompts = [
-        chat_format.encode_prompt(tokenizer, history, question, 99, "ppo").ids
+        encoding.encode_prompt(tokenizer, history, question, 99, "ppo").ids
         for history, question in zip(rounds, QUESTIONS, strict=True)
     ]
     return tokenizer, model, prompts
@@ -115,19 +151,20 @@ RESPONSES = [[40, 41, 42], [43], [44, 45, 46, 47, 48], [50, 51]]
 
 
 def test_ppo_gives_padded_rows_the_positions_of_each_alone(run, monkeypatch):
-    from stages.core.chatglm import modeling
+    from stages.models.chatglm import modeling
 
     tokenizer, model, prompts = views_of(run)
-    batch = views.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
+    batch = logprobs.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
     seen = {}
     for name in ("rotary_angles", "visible"):
+
         def spy(*arguments, name=name, inner=getattr(modeling, name)):
             seen[name] = inner(*arguments) if name == "visible" else arguments[0]
             return inner(*arguments)
 
         monkeypatch.setattr(modeling, name, spy)
     with torch.no_grad():
-        views.hidden_states(model, batch)
+        logprobs.hidden_states(model, batch)
         positions, mask = seen["rotary_angles"], seen["visible"]
         for row, (prompt_ids, response) in enumerate(zip(prompts, RESPONSES, strict=True)):
             left = batch.prompt_length - len(prompt_ids)
@@ -147,11 +184,11 @@ def test_ppo_reads_padded_rows_as_each_alone(run):
     value_head = torch.nn.Linear(32, 1)
     value_head.load_state_dict(load_file(run.ppo / "value_head.safetensors"))
     head = reward.load_head(run.rm, "cpu")
-    batch = views.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
-    views.check_plain_head(model, batch)
-    said = views.words(model, batch, 0.7, 4, value_head)
+    batch = logprobs.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
+    logprobs.check_plain_head(model, batch)
+    said = logprobs.words(model, batch, 0.7, 4, value_head)
     with stack.active(model, ["reward"]), torch.no_grad():
-        scores = views.scores(model, batch, head)
+        scores = logprobs.scores(model, batch, head)
     for row, (prompt_ids, response) in enumerate(zip(prompts, RESPONSES, strict=True)):
         ids = torch.tensor([[*prompt_ids, *response]])
         with torch.no_grad():
@@ -173,9 +210,9 @@ def test_ppo_scores_as_the_classifier_that_was_trained(run):
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
     tokenizer, model, prompts = views_of(run)
-    batch = views.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
+    batch = logprobs.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
     with stack.active(model, ["reward"]), torch.no_grad():
-        scores = views.scores(model, batch, reward.load_head(run.rm, "cpu"))
+        scores = logprobs.scores(model, batch, reward.load_head(run.rm, "cpu"))
     classifier = base_model.read(run.base).reward_model()
     lora = LoraConfig(r=4, lora_alpha=32, target_modules=["query_key_value"], task_type="SEQ_CLS")
     classifier = get_peft_model(classifier, lora)
@@ -190,8 +227,8 @@ def test_ppo_scores_as_the_classifier_that_was_trained(run):
 def test_checkpointing_and_half_precision(run, dtype, tolerance):
     """The gradients with recomputed activations are those without, in each precision; and near those of float32."""
     tokenizer, exact, prompts = views_of(run)
-    batch = views.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
-    expected = views.words(exact, batch, 1.0, 8).log_probs
+    batch = logprobs.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
+    expected = logprobs.words(exact, batch, 1.0, 8).log_probs
     found = []
     for checkpointing in (False, True):
         _, model, _ = views_of(run, dtype=dtype)
@@ -199,7 +236,7 @@ def test_checkpointing_and_half_precision(run, dtype, tolerance):
         if checkpointing:
             model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
             model.enable_input_require_grads()
-        said = views.words(model, batch, 1.0, 8)
+        said = logprobs.words(model, batch, 1.0, 8)
         said.log_probs.sum().backward()
         found.append([p.grad for p in model.parameters() if p.requires_grad])
         assert model.get_decoder().layers[0].attention.query_key_value.base_layer.weight.dtype == getattr(torch, dtype)
@@ -213,13 +250,13 @@ def test_the_stack_the_merged_and_the_exported_model_say_the_same(run):
     tokenizer, model, prompts = views_of(run)
     sop, eop = tokenizer.bos_token_id, tokenizer.eos_token_id
     assert all(ids[-2:] == [tokenizer.gmask_token_id, sop] and ids.count(sop) == 1 for ids in prompts)
-    eos = generation.eos_ids(model, tokenizer)
+    eos = generate.eos_ids(model, tokenizer)
     assert eos == [eop]
     exported = AutoModelForCausalLM.from_pretrained(run.folder / "doctor").eval()
     assert exported.generation_config.eos_token_id == [eop]
 
     def answers(model):
-        found = generation.generate(model, prompts, "abcd", GREEDY, 16, 3, eos, tokenizer.pad_token_id)
+        found = generate.generate(model, prompts, "abcd", GREEDY, 16, 3, eos, tokenizer.pad_token_id)
         return dict(found)
 
     stacked = answers(model)
@@ -241,12 +278,12 @@ def test_the_parameter_chooses_the_rounds(run, first_round, tmp_path):
         0: "[Round 0]\n问：您好\n答：您好。\n[Round 1]\n问：我发烧了\n答：",
         1: "[Round 1]\n\n问：您好\n\n答：您好。\n\n[Round 2]\n\n问：我发烧了\n\n答：",
     }[first_round]
-    ids = chat_format.encode_prompt(tokenizer, HISTORY, QUESTIONS[0], 99, "sft").ids
+    ids = encoding.encode_prompt(tokenizer, HISTORY, QUESTIONS[0], 99, "sft").ids
     assert ids == tokenizer(text)["input_ids"]
     bare = {0: "我发烧了", 1: "[Round 1]\n\n问：我发烧了\n\n答："}[first_round]
-    assert chat_format.encode_prompt(tokenizer, [], QUESTIONS[0], 99, "sft").ids == tokenizer(bare)["input_ids"]
+    assert encoding.encode_prompt(tokenizer, [], QUESTIONS[0], 99, "sft").ids == tokenizer(bare)["input_ids"]
     sample = records.Sample(HISTORY, QUESTIONS[0], ANSWER)
-    answer = chat_format.encode_answer(tokenizer, sample.output, 16).ids
+    answer = encoding.encode_answer(tokenizer, sample.output, 16).ids
     rendered = prompt.render([tuple(turn) for turn in HISTORY], QUESTIONS[0], first_round)
     assert pair.training_pair(tokenizer, rendered, ANSWER, 99, 16)["input_ids"] == [*ids, *answer]
     tokenizer.save_pretrained(tmp_path)

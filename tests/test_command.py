@@ -6,8 +6,8 @@ import pytest
 import torch
 from tqdm.auto import tqdm
 
-from stages.core.command import command
-from stages.core.errors import UserError
+from stages.runtime.command import command
+from stages.runtime.errors import UserError
 
 
 def test_an_error_does_not_share_its_line_with_a_progress_bar(capsys):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from stages.core.dialogues import to_samples
-from stages.core.errors import UserError
+from stages.runtime.errors import UserError
+from stages.text.dialogues import to_samples
 
 PUBLISHED = Path(__file__).parents[1] / "data" / "covid-dialogue"
 
@@ -26,7 +26,10 @@ DIALOGUE = [
 def test_every_quirk():
     samples, counts = to_samples(DIALOGUE, "here")
     first, second, third, fourth = (
-        ["", "多喝水。"], ["医生：我发烧了", "做核酸检测并居家"], ["还要多久？", ""], ["谢谢", " 不客气！\n"],
+        ["", "多喝水。"],
+        ["医生：我发烧了", "做核酸检测并居家"],
+        ["还要多久？", ""],
+        ["谢谢", " 不客气！\n"],
     )
     assert samples == [([first], *second), ([first, second, third], *fourth)]
     assert counts == {

@@ -16,7 +16,7 @@ import yaml
 from test_graph import MODULES, PAGE
 
 from stages import verify
-from stages.core import imports
+from stages.runtime import imports
 
 # DVC's own dependencies; none of it is this project's to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
@@ -42,9 +42,20 @@ RUN_AGAIN = {
 }
 
 # No stage reads any of these: editing one runs nothing again.
-IDLE = ("README.md", "Makefile", "pyproject.toml", "tests/test_dvc.py", "data/README.md", "data/sample/README.md",
-        "data/sample/generate.py", "profiles/covid-tiny.yaml", "stages/results.py", "stages/profile.py",
-        "stages/verify.py", "stages/core/README.md")
+IDLE = (
+    "README.md",
+    "Makefile",
+    "pyproject.toml",
+    "tests/test_dvc.py",
+    "data/README.md",
+    "data/sample/README.md",
+    "data/sample/generate.py",
+    "profiles/covid-tiny.yaml",
+    "stages/results.py",
+    "stages/profile.py",
+    "stages/verify.py",
+    "stages/page/README.md",
+)
 
 
 def flat(section: Any, above: str = "") -> Iterator[tuple[str, Any]]:
@@ -282,9 +293,7 @@ def test_repro_with_allow_missing_needs_no_results(repo: Any, clone: Path) -> No
     assert git(clone, "status", "--porcelain") == ""
 
 
-def test_a_failing_stage_leaves_the_rest_as_it_was(
-    repo: Any, clone: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_failing_stage_leaves_the_rest_as_it_was(repo: Any, clone: Path, capfd: pytest.CaptureFixture[str]) -> None:
     from dvc.exceptions import ReproductionError
 
     parameters = clone / "params.yaml"

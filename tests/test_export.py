@@ -17,9 +17,12 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from stages import export
-from stages.core import atomic, base_model, chat_format, imports, stack, stack_names, standalone
-from stages.core.model_card import SOURCES
-from stages.core.stack_names import Name
+from stages.models import base_model, stack
+from stages.runtime import atomic, imports
+from stages.serving import merged_model, stack_names
+from stages.serving.model_card import SOURCES
+from stages.serving.stack_names import Name
+from stages.text import encoding
 
 torch.set_num_threads(1)
 HISTORY, QUESTION = [["医生您好", "您好，请讲。"]], "我发烧三天了，怎么办？"
@@ -82,7 +85,7 @@ def test_plain_transformers_gives_the_answers_of_the_stack(files, tmp_path, name
     assert len({p.stat().st_mode for p in to.iterdir()}) == 1  # a server may be another user
 
     tokenizer, model = stacked(files, name)
-    ids = chat_format.encode_prompt(tokenizer, HISTORY, QUESTION, 400, "sft").ids
+    ids = encoding.encode_prompt(tokenizer, HISTORY, QUESTION, 400, "sft").ids
     plain = AutoModelForCausalLM.from_pretrained(to)
     with torch.no_grad():
         expected, found = model(torch.tensor([ids])).logits, plain(torch.tensor([ids])).logits
@@ -113,8 +116,8 @@ def test_the_template_is_the_one_of_training(files):
     thinking = "{{ 'quick' if enable_thinking is defined and not enable_thinking else 'slow' }}"
     for template, with_thinking_off in ((thinking, True), (None, False)):
         tokenizer.chat_template = template
-        ids = chat_format.encode_prompt(tokenizer, HISTORY, QUESTION, 400, "sft").ids
-        standalone.settle_template(tokenizer)
+        ids = encoding.encode_prompt(tokenizer, HISTORY, QUESTION, 400, "sft").ids
+        merged_model.settle_template(tokenizer)
         rendered = tokenizer.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True)
         assert tokenizer.encode(rendered, add_special_tokens=False) == ids
         assert (rendered == "quick") is with_thinking_off
@@ -140,10 +143,14 @@ def test_chatglm(tmp_path):
     environment = {"PYTHONPATH": str(imports.ROOT), "OMP_NUM_THREADS": "1", "PATH": "", "HF_HUB_OFFLINE": "1"}
     said = subprocess.run(
         [sys.executable, "-c", code.replace("医生您好，我发烧三天了", QUESTION)],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     tokenizer, stacked_model = stacked({"base": base, "sft": sft, "ppo": sft}, Name.sft)
-    ids = chat_format.encode_prompt(tokenizer, [], QUESTION, 200, "sft").ids
+    ids = encoding.encode_prompt(tokenizer, [], QUESTION, 200, "sft").ids
     answer = greedy(stacked_model, ids)[0, len(ids) :]
     assert said.stdout.removesuffix("\n") == tokenizer.decode(answer, skip_special_tokens=True), said.stderr
     assert len(answer) > 1
@@ -160,9 +167,16 @@ def test_the_card(files, tmp_path):
     found = {result.metric_name: result.metric_value for result in card.data.eval_results}
     assert found == {"ROUGE-1": 12.5, "BLEU-4": 3.25, "reward": 0.5}
     for part in (
-        "It gives no medical advice", "## Intended use", "## Limits", "## Licence notes",
-        "| ROUGE-1 | 12.50 | 1.00 … 20.00 |", "vllm serve ./doctor", "transformers serve ./doctor",
-        '{"model": "./doctor",', stack.lineage(files["ppo"]).sha256, "217 questions",
+        "It gives no medical advice",
+        "## Intended use",
+        "## Limits",
+        "## Licence notes",
+        "| ROUGE-1 | 12.50 | 1.00 … 20.00 |",
+        "vllm serve ./doctor",
+        "transformers serve ./doctor",
+        '{"model": "./doctor",',
+        stack.lineage(files["ppo"]).sha256,
+        "217 questions",
     ):
         assert part in card.text, part
     written = yaml.safe_load(card.text.split("```yaml\n")[1].split("```")[0])
@@ -211,7 +225,7 @@ def test_a_failure_leaves_no_folder(files, tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("halfway")
 
-    monkeypatch.setattr(standalone, "settle_template", fail)
+    monkeypatch.setattr(merged_model, "settle_template", fail)
     with pytest.raises(RuntimeError, match="halfway"):
         export.main(tmp_path / "doctor", **files)
     assert not (tmp_path / "doctor").exists()

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from stages.core import generation
-from stages.core.generation import Decoding
+from stages.generation import generate
+from stages.generation.generate import Decoding
 
 PLAIN = Decoding(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
 SHARES = [0.5, 0.3, 0.2]
@@ -23,7 +23,7 @@ def scores(decoding, logits, uniforms, said=(), prompt=(0,)):
     """
     found = torch.tensor(logits)
     ids = torch.tensor([[*prompt, *said]] * len(found))
-    for processor in generation._processors(decoding, torch.tensor(uniforms, dtype=torch.float64), len(prompt)):
+    for processor in generate._processors(decoding, torch.tensor(uniforms, dtype=torch.float64), len(prompt)):
         found = processor(ids, found)
     return found
 
@@ -103,4 +103,4 @@ def test_without_sampling_the_likeliest_is_taken_whatever_else_is_set():
 
 
 def test_the_same_key_gives_the_same_numbers():
-    assert generation._uniforms("a", 3) == generation._uniforms("a", 5)[:3] != generation._uniforms("b", 3)
+    assert generate._uniforms("a", 3) == generate._uniforms("a", 5)[:3] != generate._uniforms("b", 3)

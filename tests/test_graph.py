@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from stages.core import imports
+from stages.runtime import imports
 
 ROOT = imports.ROOT
-PAGE = Path("stages/core/page")
+PAGE = Path("stages/page")
 
 # Every stage of the graph and the module that it runs. A stage that is missing here fails `test_all_stages`.
 MODULES = {
@@ -60,8 +60,10 @@ def read_sections(module: str) -> set[str]:
 
 
 def test_all_stages(graph: dict[str, Any]) -> None:
-    ran = {name: re.findall(r"python\} -m stages\.(\w+)|^python -m stages\.(\w+)", stage.cmd)
-           for name, stage in graph.items()}
+    ran = {
+        name: re.findall(r"python\} -m stages\.(\w+)|^python -m stages\.(\w+)", stage.cmd)
+        for name, stage in graph.items()
+    }
     assert {name: "".join(found[0]) for name, found in ran.items()} == MODULES
 
 
@@ -70,8 +72,9 @@ def test_code(graph: dict[str, Any], name: str) -> None:
     declared = {dep for dep in deps(graph[name]) if dep.startswith("stages/")}
     used = {file.as_posix() for file in imports.closure(ROOT / "stages" / f"{MODULES[name]}.py")}
     if any(Path(file).parent == PAGE for file in used):
-        used |= {(PAGE / file.name).as_posix() for file in (ROOT / PAGE).iterdir()
-                 if file.is_file() and file.suffix != ".py"}
+        used |= {
+            (PAGE / file.name).as_posix() for file in (ROOT / PAGE).iterdir() if file.is_file() and file.suffix != ".py"
+        }
     assert declared == used, f"add to the deps of {name}: {used - declared}; take out: {declared - used}"
 
 
@@ -116,8 +119,9 @@ def test_paths_stand_in_the_graph_only(module: str) -> None:
         told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
         for node in ast.walk(tree):
             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
-                assert not re.search(r"(?<![\w./])(data|models|reports|profiles)/", node.value), \
+                assert not re.search(r"(?<![\w./])(data|models|reports|profiles)/", node.value), (
                     f"{file}, line {node.lineno}: a path belongs in dvc.yaml"
+                )
 
 
 @each_stage

@@ -196,7 +196,7 @@ def test_pickled_weights_are_not_loaded(online):
     )
     assert online.refusal("clinic/chatglm") == (
         "clinic/chatglm has no *.safetensors: pickled weights are not loaded; run `hf download clinic/chatglm "
-        "--local-dir OLD_FOLDER` and `python -m stages.core.chatglm.convert OLD_FOLDER NEW_FOLDER` once, and set "
+        "--local-dir OLD_FOLDER` and `python -m stages.models.chatglm.convert OLD_FOLDER NEW_FOLDER` once, and set "
         "model.name to NEW_FOLDER"
     )
 
@@ -278,6 +278,4 @@ def test_a_folder_without_weights_or_without_a_model(machines, local, tmp_path):
         f"{local} has no *.safetensors, and pickled weights are not loaded; convert them first"
     )
     assert machines["offline"].refusal(str(tmp_path)) == f"{tmp_path} has no config.json: it is not a model folder"
-    assert machines["offline"].refusal("doctor") == (
-        "doctor is not `tiny`, an existing folder, or a hub id owner/name"
-    )
+    assert machines["offline"].refusal("doctor") == ("doctor is not `tiny`, an existing folder, or a hub id owner/name")

@@ -5,9 +5,9 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
 from benchmarks import memory, memory_check
-from stages.core import imports
-from stages.core.chatglm.configuration import ChatGLMConfig
-from stages.core.lora import Lora
+from stages.models.chatglm.configuration import ChatGLMConfig
+from stages.models.lora import Lora
+from stages.runtime import imports
 
 torch.set_num_threads(1)
 CARDS = {"chatglm-6b": 24, "chatglm-6b-12gb": 12, "qwen3-0.6b": 24, "qwen3-1.7b": 24}

@@ -6,13 +6,13 @@ from typing import Literal
 
 import pytest
 import yaml
+from stages.score import Score
 
 from stages.base import BaseTraining
-from stages.core import params
-from stages.core.errors import UserError
 from stages.predict import Predict
 from stages.rm import Rm
-from stages.score import Score
+from stages.runtime import params
+from stages.runtime.errors import UserError
 from stages.sft import Sft
 
 ROOT = Path(__file__).parents[1]

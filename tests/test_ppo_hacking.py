@@ -2,7 +2,7 @@
 
 import pytest
 
-from stages.core.ppo import hacking
+from stages.rl import reward_hacking
 
 
 def run(**late: float) -> list[dict[str, float]]:
@@ -22,10 +22,10 @@ def run(**late: float) -> list[dict[str, float]]:
     ],
 )
 def test_signs(rows, said):
-    signs = hacking.signs(rows, kl_target=1.0)
+    signs = reward_hacking.signs(rows, kl_target=1.0)
     assert (said is None and signs is None) or said in signs
 
 
 def test_without_a_target_thirty_nats_are_too_many():
-    assert hacking.signs(run(score=1.0, kl=29.0), kl_target=None) is None
-    assert "KL 31.0" in hacking.signs(run(score=1.0, kl=31.0), kl_target=None)
+    assert reward_hacking.signs(run(score=1.0, kl=29.0), kl_target=None) is None
+    assert "KL 31.0" in reward_hacking.signs(run(score=1.0, kl=31.0), kl_target=None)

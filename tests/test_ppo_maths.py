@@ -6,12 +6,13 @@ import pytest
 import torch
 from torch import tensor
 
-from stages.core.ppo import maths
+from stages.rl import maths
 
 
 def close(found, expected, atol=1e-6):
-    torch.testing.assert_close(found, tensor(expected) if not torch.is_tensor(expected) else expected,
-                               atol=atol, rtol=0)
+    torch.testing.assert_close(
+        found, tensor(expected) if not torch.is_tensor(expected) else expected, atol=atol, rtol=0
+    )
 
 
 def test_log_probs_and_entropy_divide_the_logits_by_the_temperature():

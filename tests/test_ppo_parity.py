@@ -18,12 +18,14 @@ from torch.func import functional_call
 from transformers import AutoModelForCausalLM
 
 from stages import ppo
-from stages.core import base_model, checkpoints, generation, reward, stack
-from stages.core.errors import UserError
-from stages.core.lora import Lora
-from stages.core.ppo import hacking, views
-from stages.core.ppo.knobs import Ppo
-from stages.core.ppo.trainer import Rollouts, Trainer
+from stages.generation import generate
+from stages.models import base_model, reward, stack
+from stages.models.lora import Lora
+from stages.rl import logprobs, reward_hacking
+from stages.rl.config import Ppo
+from stages.rl.trainer import Rollouts, Trainer
+from stages.runtime import checkpoints
+from stages.runtime.errors import UserError
 
 torch.set_num_threads(1)
 SEED = 5
@@ -109,8 +111,9 @@ class Naive:
 
     def log_probs(self, model, prompt, response, weights=None):
         logits, _ = self.run(model, [*prompt, *response], weights)
-        each = [torch.log_softmax(logits[len(prompt) + t - 1] / self.knobs.temperature, -1)
-                for t in range(len(response))]
+        each = [
+            torch.log_softmax(logits[len(prompt) + t - 1] / self.knobs.temperature, -1) for t in range(len(response))
+        ]
         entropy = [-(p.exp() * p).sum() for p in each]
         return torch.stack([p[token] for p, token in zip(each, response, strict=True)]), torch.stack(entropy)
 
@@ -154,8 +157,11 @@ class Naive:
         share = 1.0
         if k.lr_scheduler_type == "cosine":
             warmup = round(k.warmup_ratio * self.updates)
-            share = (number + 1) / warmup if number < warmup else (
-                0.5 + 0.5 * math.cos(math.pi * (number - warmup) / (self.updates - warmup)))
+            share = (
+                (number + 1) / warmup
+                if number < warmup
+                else (0.5 + 0.5 * math.cos(math.pi * (number - warmup) / (self.updates - warmup)))
+            )
         for epoch in range(k.num_ppo_epochs):
             order = list(range(k.batch_size))
             random.Random(f"{SEED}/mini-batches/{number}/{epoch}").shuffle(order)
@@ -188,8 +194,7 @@ class Naive:
 
     def judge(self, row, score, weights, value_weights):
         k, prompt, response = self.knobs, row["prompt"], row["response"]
-        row["log_probs"], row["entropy"] = (
-            x.tolist() for x in self.log_probs(self.policy, prompt, response, weights))
+        row["log_probs"], row["entropy"] = (x.tolist() for x in self.log_probs(self.policy, prompt, response, weights))
         reference = self.log_probs(self.reference, prompt, response)[0].tolist()
         row["values"] = self.values(prompt, response, value_weights).tolist()
         row["kl"] = [new - old for new, old in zip(row["log_probs"], reference, strict=True)]
@@ -271,8 +276,9 @@ def test_every_number_is_the_naive_twins(new_trainer, folders, knobs, monkeypatc
     naive = Naive(folders, trainer)
     seen = {}
     evaluate = trainer.evaluate
-    monkeypatch.setattr(trainer, "evaluate", lambda rollouts: seen.update(rollouts=rollouts, found=evaluate(rollouts))
-                        or seen["found"])
+    monkeypatch.setattr(
+        trainer, "evaluate", lambda rollouts: seen.update(rollouts=rollouts, found=evaluate(rollouts)) or seen["found"]
+    )
     ended = clipped = 0.0
     for number in range(3):
         log = trainer.step()
@@ -329,10 +335,24 @@ def test_an_update_changes_the_policy_adapter_and_the_value_head_and_nothing_els
 
 
 def test_a_batch_of_8_is_4_twice(new_trainer, tmp_path):
-    whole = new_trainer(replace(KNOBS, num_mini_batches=1, per_device_train_batch_size=8, lm_head_chunk=1000,
-                                local_rollout_forward_batch_size=8))
-    halves = new_trainer(replace(KNOBS, num_mini_batches=1, per_device_train_batch_size=4, lm_head_chunk=3,
-                                 local_rollout_forward_batch_size=4))
+    whole = new_trainer(
+        replace(
+            KNOBS,
+            num_mini_batches=1,
+            per_device_train_batch_size=8,
+            lm_head_chunk=1000,
+            local_rollout_forward_batch_size=8,
+        )
+    )
+    halves = new_trainer(
+        replace(
+            KNOBS,
+            num_mini_batches=1,
+            per_device_train_batch_size=4,
+            lm_head_chunk=3,
+            local_rollout_forward_batch_size=4,
+        )
+    )
     for _ in range(2):
         assert whole.step() == pytest.approx(halves.step(), abs=1e-5, rel=1e-5)
     for a, b in zip(whole.trained.values(), halves.trained.values(), strict=True):
@@ -346,19 +366,20 @@ RESPONSES = [[20, 21, 22, 3], [3], [], [50, 51, 3]]
 
 def test_a_padded_row_is_the_row_alone(new_trainer):
     trainer = new_trainer()
-    together = views.to_batch(PROMPTS, RESPONSES, pad=0, device=None)
+    together = logprobs.to_batch(PROMPTS, RESPONSES, pad=0, device=None)
     with torch.no_grad():
-        words = views.words(trainer.model, together, 0.8, 3, trainer.reward_head)
-        scores = views.scores(trainer.model, together, trainer.reward_head)
+        words = logprobs.words(trainer.model, together, 0.8, 3, trainer.reward_head)
+        scores = logprobs.scores(trainer.model, together, trainer.reward_head)
         for i, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
-            alone = views.to_batch([prompt], [response], pad=0, device=None)
-            said = views.words(trainer.model, alone, 0.8, 100, trainer.reward_head)
+            alone = logprobs.to_batch([prompt], [response], pad=0, device=None)
+            said = logprobs.words(trainer.model, alone, 0.8, 100, trainer.reward_head)
             for found, expected in zip(words, said, strict=True):
                 length = len(response)
                 torch.testing.assert_close(found[i, :length], expected[0, :length], atol=1e-5, rtol=1e-5)
                 assert not found[i, length:].any()
             assert scores[i].item() == pytest.approx(
-                views.scores(trainer.model, alone, trainer.reward_head).item(), abs=1e-5)
+                logprobs.scores(trainer.model, alone, trainer.reward_head).item(), abs=1e-5
+            )
 
 
 def test_positions_count_the_tokens_and_not_the_padding(new_trainer):
@@ -367,7 +388,7 @@ def test_positions_count_the_tokens_and_not_the_padding(new_trainer):
     seen = []
     trunk = trainer.model.get_base_model().get_decoder()
     trunk.register_forward_pre_hook(lambda module, inputs, named: seen.append(named["position_ids"]), with_kwargs=True)
-    views.hidden_states(trainer.model, views.to_batch([[9, 8, 7], [30]], [[3], [20, 3]], pad=0, device=None))
+    logprobs.hidden_states(trainer.model, logprobs.to_batch([[9, 8, 7], [30]], [[3], [20, 3]], pad=0, device=None))
     assert seen[0].tolist() == [[0, 1, 2, 3, 3], [0, 0, 0, 1, 2]]
 
 
@@ -409,8 +430,12 @@ def test_only_response_positions_go_through_the_lm_head_and_in_chunks(new_traine
         (lambda trainer: trainer.reward_head.weight, "score"),
         (lambda trainer: trainer.value_head.weight, "values"),
         (lambda trainer: next(iter(trainer.trained.values())), "log_probs"),
-        (lambda trainer: trainer.model.get_submodule("base_model.model.model.layers.0.mlp.up_proj").lora_B.sft.weight,
-         "log_probs"),
+        (
+            lambda trainer: (
+                trainer.model.get_submodule("base_model.model.model.layers.0.mlp.up_proj").lora_B.sft.weight
+            ),
+            "log_probs",
+        ),
     ],
     ids=["reward head", "value head", "ppo adapter", "sft adapter"],
 )
@@ -443,7 +468,7 @@ def test_early_stop_kl_ends_the_run_before_it_learns_from_that_batch(new_trainer
 
 
 def test_signs_of_hacking_are_told_once(new_trainer, monkeypatch, capsys):
-    monkeypatch.setattr(hacking, "signs", lambda rows, kl_target: f"{len(rows)} rows" if len(rows) > 1 else None)
+    monkeypatch.setattr(reward_hacking, "signs", lambda rows, kl_target: f"{len(rows)} rows" if len(rows) > 1 else None)
     trainer = new_trainer()
     for _ in range(3):
         trainer.step()
@@ -472,13 +497,14 @@ def test_a_checkpoint_gives_back_everything_that_changes(new_trainer, tmp_path):
 
 def test_rollouts_do_not_depend_on_batch_order_or_merging(new_trainer):
     trainer = new_trainer()
-    decoding = generation.Decoding(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
+    decoding = generate.Decoding(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
     prompts, keys = [[i] * (1 + i % 4) + [200 + i] for i in range(1, 10)], [f"key {i}" for i in range(9)]
 
     def answers(order, batch_size, merge):
         with stack.merged(trainer.model, only_if=merge):
-            found = generation.generate(trainer.model, [prompts[i] for i in order], [keys[i] for i in order], decoding,
-                                        12, batch_size, EOS, 0)
+            found = generate.generate(
+                trainer.model, [prompts[i] for i in order], [keys[i] for i in order], decoding, 12, batch_size, EOS, 0
+            )
             return {order[i]: answer for i, answer in found}
 
     expected = answers(range(9), 9, False)
@@ -504,5 +530,5 @@ def test_a_uniform_number_picks_a_token_that_is_possible():
     impossible = -math.inf
     scores = torch.tensor([[impossible, math.log(0.25), math.log(0.75), impossible]])
     for uniform, token in ((0.0, 1), (0.2499, 1), (0.2501, 2), (1 - 2**-53, 2)):
-        pick = generation.InverseCdf(torch.tensor([[uniform]], dtype=torch.float64), prompt_length=3)
+        pick = generate.InverseCdf(torch.tensor([[uniform]], dtype=torch.float64), prompt_length=3)
         assert pick(torch.zeros(1, 3, dtype=torch.long), scores).argmax().item() == token

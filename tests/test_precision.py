@@ -11,9 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from stages import rm, sft
-from stages.core import base_model, reward, stack, supervised
-from stages.core.errors import UserError
-from stages.core.ppo.trainer import Trainer
+from stages.models import base_model, reward, stack
+from stages.rl.trainer import Trainer
+from stages.runtime.errors import UserError
+from stages.training import supervised
 
 torch.set_num_threads(1)
 CASES = [

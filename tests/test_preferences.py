@@ -2,9 +2,9 @@
 
 import pytest
 
-from stages.core.errors import UserError
-from stages.core.preferences import split, to_pairs
-from stages.core.records import Pair
+from stages.runtime.errors import UserError
+from stages.text.preferences import split, to_pairs
+from stages.text.records import Pair
 
 RECORD = {"instruction": "问", "input": "题", "output": ["好", "中", "中", "差"], "history": [["一", "二"]]}
 
@@ -41,8 +41,10 @@ def test_what_is_no_record_is_named(change, said):
 
 
 def test_all_pairs_of_a_question_stay_on_one_side():
-    groups = [to_pairs({"instruction": f"q{i % 30}", "input": "", "output": [f"{i}a", f"{i}b", f"{i}c"]}, "")[0]
-              for i in range(40)] + [[]]
+    groups = [
+        to_pairs({"instruction": f"q{i % 30}", "input": "", "output": [f"{i}a", f"{i}b", f"{i}c"]}, "")[0]
+        for i in range(40)
+    ] + [[]]
     train, held_out = split(groups, 0.2, seed=1)
     assert len(train) + len(held_out) == 120
     questions = {pair.instruction for pair in held_out}

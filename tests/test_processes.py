@@ -14,8 +14,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from stages.core import supervised
-from stages.core.errors import UserError
+from stages.runtime.errors import UserError
+from stages.training import supervised
 
 ROOT = Path(__file__).parents[1]
 STAGES = ["sft", "rm", "ppo", "predict", "score"]
@@ -91,7 +91,7 @@ def test_the_answers_are_those_of_one_process(one, two):
 
 NAN = """
 import os, runpy, sys
-from stages.core.ppo.trainer import Trainer
+from stages.rl.trainer import Trainer
 
 score = Trainer._score
 def with_nan(self, rollouts):

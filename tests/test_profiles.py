@@ -7,18 +7,19 @@ from typing import Any
 
 import pytest
 import yaml
+from stages.score import Score
 
 from stages import profile
 from stages.base import BaseTraining
-from stages.core import base_model, imports, params
-from stages.core.errors import UserError
-from stages.core.page import published
-from stages.core.ppo.knobs import Ppo
+from stages.models import base_model
+from stages.page import reference_results
 from stages.predict import Predict
 from stages.preprocess import Data
 from stages.report import Report
+from stages.rl.config import Ppo
 from stages.rm import Rm
-from stages.score import Score
+from stages.runtime import imports, params
+from stages.runtime.errors import UserError
 from stages.sft import Sft
 
 ROOT = imports.ROOT
@@ -154,7 +155,7 @@ def test_the_tutorials_steps(config: Path) -> None:
     profile.apply("chatglm-6b", PROFILES, config)
     sft, rm, ppo = params.load(config, "sft", Sft), params.load(config, "rm", Rm), params.load(config, "ppo", Ppo)
     samples = round(3804 * (1 - sft.dev_ratio)) * sft.num_train_epochs
-    assert math.ceil(samples / sft.batch_size) == published.SFT_STEPS  # the last batch is filled up
+    assert math.ceil(samples / sft.batch_size) == reference_results.SFT_STEPS  # the last batch is filled up
     assert abs(36441 * (1 - params.load(config, "data", Data).preferences_validate_ratio) / rm.batch_size - 1080) < 5
     assert ppo.updates == 2375
     assert sft.learning_rate == 5e-5

@@ -8,8 +8,10 @@ import tiny_run
 import torch
 from safetensors.torch import load_file
 
-from stages.core import base_model, generation, stack, standalone
-from stages.core.errors import UserError
+from stages.generation import generate
+from stages.models import base_model, stack
+from stages.runtime.errors import UserError
+from stages.serving import merged_model
 
 torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:.*(bitsandbytes|kernels|quantiz|MatMul8bitLt)")
@@ -82,12 +84,12 @@ def test_gradients_in_4_bits_are_those_of_the_same_weights_written_out(tmp_path)
 
 def test_an_export_has_full_precision(tmp_path):
     need_bitsandbytes()
-    decoding = generation.Decoding(do_sample=False, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
+    decoding = generate.Decoding(do_sample=False, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
     weights = []
     for quantization in ("none", "4bit"):
         tiny_run.write(tmp_path, quantization=quantization)
         to: Path = tmp_path / quantization
         to.mkdir()
-        standalone.write(base_model.read(tmp_path / "base"), [tmp_path / "sft"], decoding, 8, to)
+        merged_model.write(base_model.read(tmp_path / "base"), [tmp_path / "sft"], decoding, 8, to)
         weights.append((to / "model.safetensors").read_bytes())
     assert weights[0] == weights[1]

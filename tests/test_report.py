@@ -17,11 +17,11 @@ from typing import Any
 
 import pytest
 
-from stages.core import bootstrap
-from stages.core.page import comparison, health, inputs, reward_model, smoothing, verdict, words
+from stages.metrics import bootstrap
+from stages.page import comparison, health, i18n, inputs, reward_model, smoothing, verdict
 from stages.report import main
 
-PAGE = Path(words.__file__).parent
+PAGE = Path(i18n.__file__).parent
 HOSTILE = "</script><script>window.injected = 1</script><img src=x onerror='window.injected = 2'> & <!-- \u2028 \ud83d"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
@@ -179,8 +179,8 @@ def test_a_cost_of_ppo_is_larger_than_chance_and_than_a_point(options, metric, c
     compared.differences["sft", "ppo"].update(still | {"response_length": bootstrap.Interval(9.0, 8.0, 10.0)})
     compared.differences["sft", "ppo"][metric] = bootstrap.Interval(*change)
     found = verdict.answers(run, compared, reward_model.measure(run.pairs), [])[1]
-    assert words.say(found.short, "en") == short
-    assert "at least 1 point of 100: in ROUGE-1, ROUGE-L" in " ".join(words.say(each, "en") for each in found.because)
+    assert i18n.say(found.short, "en") == short
+    assert "at least 1 point of 100: in ROUGE-1, ROUGE-L" in " ".join(i18n.say(each, "en") for each in found.because)
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -262,7 +262,7 @@ def test_a_reward_model_must_be_above_chance_for_sure(options):
 
 
 def test_each_sentence_says_the_same_in_both_languages():
-    for key, texts in words.dictionary().items():
+    for key, texts in i18n.dictionary().items():
         fields = [{name for _, name, _, _ in string.Formatter().parse(texts[lang]) if name} for lang in ("en", "zh")]
         assert set(texts) == {"en", "zh"} and fields[0] == fields[1], key
 
@@ -299,8 +299,9 @@ def test_what_git_keeps_of_a_run(options):
     assert headline["reward_model"] == {"accuracy": 0.75}
     assert headline["rollouts"] == {"score": 0.5}
     losses = table("losses")
-    assert len(losses) == sum(len(table_of(options, f"{stage}{part}")) for stage in ("base", "sft", "rm")
-                              for part in ("", "_eval"))
+    assert len(losses) == sum(
+        len(table_of(options, f"{stage}{part}")) for stage in ("base", "sft", "rm") for part in ("", "_eval")
+    )
     assert losses[-1] == {"stage": "rm", "part": "eval", "step": "8"} | {
         "loss": table_of(options, "rm_eval")[-1]["eval_loss"]
     }

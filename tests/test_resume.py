@@ -14,7 +14,7 @@ import pytest
 import tiny_models
 import yaml
 
-from stages.core import checkpoints
+from stages.runtime import checkpoints
 
 SUPERVISED = {
     "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 0.03,
@@ -45,7 +45,7 @@ PARAMS = {
     },
 }  # fmt: skip
 STEP = "transformers:Trainer.training_step"
-UPDATE = "stages.core.ppo.trainer:Trainer.step"
+UPDATE = "stages.rl.trainer:Trainer.step"
 
 
 class Runs:
@@ -165,21 +165,21 @@ SUPERVISED_CHAIN = [  # where a run is killed, and what is done to its state bef
     ([STEP, 5, "before"], nothing),
     (["torch:save", 2, "midway"], unfinished),  # in the first checkpoint's optimizer
     ([STEP, 19, "after"], truncate),
-    (["stages.core.checkpoints:seal", 1, "before"], unfinished),
+    (["stages.runtime.checkpoints:seal", 1, "before"], unfinished),
     (["shutil:rmtree", 2, "midway"], nothing),  # of the checkpoint that has had its day
-    (["stages.core.curves:write", 2, "before"], flip_a_bit),  # training is over, outputs are half written
-    (["stages.core.atomic:write_json", 2, "after"], nothing),
+    (["stages.runtime.curves:write", 2, "before"], flip_a_bit),  # training is over, outputs are half written
+    (["stages.runtime.atomic:write_json", 2, "after"], nothing),
     (["os:replace", 5, "before"], nothing),
     (["shutil:rmtree", 3, "midway"], nothing),  # outputs stand, the state is half deleted
 ]
 PPO_CHAIN = [
     ([UPDATE, 2, "before"], nothing),
-    (["stages.core.ppo.trainer:Trainer._optimizer_step", 11, "after"], nothing),
-    (["stages.core.ppo.state:save_file", 2, "midway"], nothing),  # in the optimizer: never took its final name
-    (["stages.core.checkpoints:seal", 1, "before"], nothing),
+    (["stages.rl.trainer:Trainer._optimizer_step", 11, "after"], nothing),
+    (["stages.rl.checkpoint:save_file", 2, "midway"], nothing),  # in the optimizer: never took its final name
+    (["stages.runtime.checkpoints:seal", 1, "before"], nothing),
     ([UPDATE, 4, "before"], truncate),
-    (["stages.core.ppo.trainer:generation.generate", 2, "before"], flip_a_bit),
-    (["stages.core.stack:save", 1, "after"], spoil_the_seal),
+    (["stages.rl.trainer:generate.generate", 2, "before"], flip_a_bit),
+    (["stages.models.stack:save", 1, "after"], spoil_the_seal),
     (["safetensors.torch:save_file", 2, "midway"], nothing),
     (["shutil:rmtree", 3, "midway"], nothing),
 ]

@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import load_file
 from test_processes import SCRIPT, run
 
-from stages.core import base_model
+from stages.models import base_model
 
 SHARE = """
 import json, os, sys
 from pathlib import Path
 
-from stages.core import base_model, processes
+from stages.models import base_model
+from stages.runtime import processes
 
 inputs, to, *_ = map(Path, sys.argv[1:])
 model = base_model.read(inputs / "base").causal_lm(processes.join().device)
@@ -53,7 +54,7 @@ from pathlib import Path
 
 from transformers import Trainer
 
-from stages.core.ppo.trainer import Trainer as Ppo
+from stages.rl.trainer import Trainer as Ppo
 
 def leave_at(cls, method, count):
     original = getattr(cls, method)

@@ -10,9 +10,9 @@ import torch
 import yaml
 
 from stages import ppo, predict
-from stages.core import base_model, stack
-from stages.core.errors import UserError
-from stages.core.work import hash_path
+from stages.models import base_model, stack
+from stages.runtime.errors import UserError
+from stages.runtime.resume import hash_path
 
 torch.set_num_threads(1)
 IDS = torch.tensor([[5, 60, 9, 200, 31, 4]])
@@ -169,8 +169,14 @@ def test_ppo_refuses_before_it_reads_any_weight(folders, tmp_path, monkeypatch, 
     outputs = {name: tmp_path / name for name in ("to", "curve", "metrics")}
     capsys.readouterr()
     with pytest.raises(SystemExit):
-        ppo.main(train=write_samples(tmp_path), base=tmp_path / "other", sft=folders.sft, rm=folders.rm,
-                 config=write_params(tmp_path), **outputs)
+        ppo.main(
+            train=write_samples(tmp_path),
+            base=tmp_path / "other",
+            sft=folders.sft,
+            rm=folders.rm,
+            config=write_params(tmp_path),
+            **outputs,
+        )
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("error: ") and str(folders.rm) in line and str(tmp_path / "other") in line
 
@@ -192,8 +198,14 @@ def test_predict_answers_with_the_stack_that_was_trained(folders, policy, resume
 
     monkeypatch.setattr(stack, "load", spy)
     outputs = {name: tmp_path / name for name in ("to", "scores", "metrics")}
-    predict.main(name=mode, test=write_samples(tmp_path), base=folders.base, config=write_params(tmp_path),
-                 adapter=given, **outputs)
+    predict.main(
+        name=mode,
+        test=write_samples(tmp_path),
+        base=folders.base,
+        config=write_params(tmp_path),
+        adapter=given,
+        **outputs,
+    )
     twin = base_model.read(folders.base).causal_lm()
     for folder in expected:
         tiny_models.multiply_out(twin, folder)

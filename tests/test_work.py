@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from stages.core import imports, work
-from stages.core.errors import UserError
+from stages.runtime import imports, resume
+from stages.runtime.errors import UserError
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from stages.core import work
-with work.folder("sft", [1], [Path(sys.argv[1])]):
+from stages.runtime import resume
+with resume.folder("sft", [1], [Path(sys.argv[1])]):
     print("in", flush=True)
     sys.stdin.read()
 """
@@ -32,7 +32,7 @@ child.wait()
 @pytest.fixture(autouse=True)
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("COVID_DOCTOR_WORK", str(tmp_path / "work"))
-    monkeypatch.setattr(work, "_die_with_parent", lambda: None)
+    monkeypatch.setattr(resume, "_die_with_parent", lambda: None)
     return tmp_path / "work"
 
 
@@ -47,35 +47,35 @@ def test_a_temporary_experiment_keeps_its_state_in_the_checkout(monkeypatch, tmp
     monkeypatch.delenv("COVID_DOCTOR_WORK")
     for copy in ("", ".dvc/tmp/exps/tmp1a2b", ".dvc/tmp/exps/standalone/tmp1a2b"):  # the queue's, --temp's
         monkeypatch.setattr(imports, "ROOT", tmp_path / copy)
-        assert work.root() == tmp_path / ".work"
+        assert resume.root() == tmp_path / ".work"
 
 
 def test_the_key_follows_parameters_inputs_and_code(data, monkeypatch, tmp_path):
-    first = work.key("sft", {"a": 1, "b": 2}, [data])
-    assert work.key("sft", {"b": 2, "a": 1}, [data]) == first
-    others = {work.key("sft", {"a": 1, "b": 3}, [data]), work.key("rm", {"a": 1, "b": 2}, [data])}
+    first = resume.key("sft", {"a": 1, "b": 2}, [data])
+    assert resume.key("sft", {"b": 2, "a": 1}, [data]) == first
+    others = {resume.key("sft", {"a": 1, "b": 3}, [data]), resume.key("rm", {"a": 1, "b": 2}, [data])}
     (data / "a").rename(data / "b")
-    others.add(work.key("sft", {"a": 1, "b": 2}, [data]))
+    others.add(resume.key("sft", {"a": 1, "b": 2}, [data]))
     (data / "b").write_text("test")
-    others.add(work.key("sft", {"a": 1, "b": 2}, [data]))
+    others.add(resume.key("sft", {"a": 1, "b": 2}, [data]))
     assert len(others | {first}) == 5
 
     code = tmp_path / "code"
     for file in imports.closure(imports.ROOT / "stages" / "sft.py"):
         (code / file).parent.mkdir(parents=True, exist_ok=True)
         (code / file).write_bytes((imports.ROOT / file).read_bytes())
-    before = work.key("sft", 1, [data])
+    before = resume.key("sft", 1, [data])
     monkeypatch.setattr(imports, "ROOT", code)
     monkeypatch.setattr(imports.closure, "__defaults__", (code,))
-    assert work.key("sft", 1, [data]) == before
-    with (code / "stages/core/supervised.py").open("a") as file:
+    assert resume.key("sft", 1, [data]) == before
+    with (code / "stages/training/supervised.py").open("a") as file:
         file.write("\n")
-    assert work.key("sft", 1, [data]) != before
+    assert resume.key("sft", 1, [data]) != before
 
 
 def leave_half_done(parameters, data):
     """The folder of a run that came to grief."""
-    with suppress(ZeroDivisionError), work.folder("sft", parameters, [data]) as state:
+    with suppress(ZeroDivisionError), resume.folder("sft", parameters, [data]) as state:
         (state / "half").write_text("done")
         raise ZeroDivisionError
     return state
@@ -84,7 +84,7 @@ def leave_half_done(parameters, data):
 def test_state_outlives_an_error_and_goes_with_success(root, data, capsys):
     state = leave_half_done(1, data)
     assert "found the state" not in capsys.readouterr().err
-    with work.folder("sft", 1, [data]) as again:
+    with resume.folder("sft", 1, [data]) as again:
         assert again == state and (again / "half").read_text() == "done"
         assert capsys.readouterr().err == "sft: found the state of an unfinished run, going on from it\n"
     assert list((root / "sft").iterdir()) == []
@@ -94,14 +94,14 @@ def test_superseded_states_go_but_for_the_newest_and_those_in_use(root, data):
     for number in range(5):
         os.utime(leave_half_done(number, data), (number, number))
     kept = {p.name for p in (root / "sft").iterdir() if p.is_dir()}
-    assert kept == {work.key("sft", number, [data]) for number in (2, 3, 4)}
+    assert kept == {resume.key("sft", number, [data]) for number in (2, 3, 4)}
     half_deleted = root / "sft" / "0123.finished"
     half_deleted.mkdir()
-    with work.folder("sft", 2, [data]) as oldest:
+    with resume.folder("sft", 2, [data]) as oldest:
         os.utime(oldest, (1, 1))
-        with work.folder("sft", 5, [data]):
+        with resume.folder("sft", 5, [data]):
             kept = {p.name for p in (root / "sft").iterdir() if p.is_dir()}
-            assert kept == {work.key("sft", number, [data]) for number in (2, 3, 4, 5)}
+            assert kept == {resume.key("sft", number, [data]) for number in (2, 3, 4, 5)}
 
 
 @pytest.fixture
@@ -114,25 +114,25 @@ def test_two_processes_cannot_work_in_one_folder(data, environment):
     with subprocess.Popen(arguments, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
         assert first.stdout.readline() == b"in\n"
         with pytest.raises(UserError, match=r"another process is running `sft` in .*; wait for it or end it"):
-            work.folder("sft", [1], [data]).__enter__()
-        with work.folder("sft", [2], [data]):  # another key is another folder
+            resume.folder("sft", [1], [data]).__enter__()
+        with resume.folder("sft", [2], [data]):  # another key is another folder
             pass
         first.kill()
-    with work.folder("sft", [1], [data]):  # the lock of a killed process is gone
+    with resume.folder("sft", [1], [data]):  # the lock of a killed process is gone
         pass
 
 
 def test_a_lock_that_its_owner_just_took_away_is_no_lock(root, data, monkeypatch):
-    flock = work.fcntl.flock
+    flock = resume.fcntl.flock
 
     def late(file, how):
         path = next((root / "sft").glob("*.lock"))
         path.unlink()  # the owner finishes between our opening of the file and our lock on it
         flock(file, how)
 
-    monkeypatch.setattr(work.fcntl, "flock", late)
+    monkeypatch.setattr(resume.fcntl, "flock", late)
     with pytest.raises(UserError, match="another process"):
-        work.folder("sft", 1, [data]).__enter__()
+        resume.folder("sft", 1, [data]).__enter__()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the parent's death is told by a signal on Linux alone")

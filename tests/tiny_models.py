@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from safetensors.torch import load_file, save_file
 
-from stages.core import atomic, base_model, reward, stack, tiny
-from stages.core.lora import Lora
+from stages.models import base_model, reward, stack, tiny
+from stages.models.lora import Lora
+from stages.runtime import atomic
 
 TEXTS = [
     "医生您好，我发烧三天了，需要做核酸检测吗？",

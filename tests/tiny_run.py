@@ -8,7 +8,7 @@ import tiny_models
 import yaml
 
 from stages import ppo, predict, rm, score, sft
-from stages.core import base_model
+from stages.models import base_model
 
 ROOT = Path(__file__).parents[1]
 SAMPLES = [
@@ -25,18 +25,37 @@ def write(top: Path, **model: object) -> None:
     """Data, models and params.yaml below `top`; `model` says how the base is to be loaded."""
     folders = tiny_models.write(top)
     base_model.write_pointer(folders.base, replace(tiny_models.MODEL, **model))
-    for name, rows in (("train", SAMPLES), ("validate", SAMPLES[:8]), ("test", SAMPLES[:11]),
-                       ("preferences_train", PAIRS), ("preferences_validate", PAIRS[:9])):
+    for name, rows in (
+        ("train", SAMPLES),
+        ("validate", SAMPLES[:8]),
+        ("test", SAMPLES[:11]),
+        ("preferences_train", PAIRS),
+        ("preferences_validate", PAIRS[:9]),
+    ):
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (top / f"{name}.jsonl").write_text(text, encoding="utf-8")
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     for stage in ("sft", "rm"):
-        params[stage] |= {"num_train_epochs": 1, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2,
-                          "logging_steps": 1, "eval_steps": 4, "max_source_length": 96, "max_target_length": 32}
+        params[stage] |= {
+            "num_train_epochs": 1,
+            "per_device_train_batch_size": 4,
+            "gradient_accumulation_steps": 2,
+            "logging_steps": 1,
+            "eval_steps": 4,
+            "max_source_length": 96,
+            "max_target_length": 32,
+        }
         params[stage]["lora"]["dropout"] = 0.0  # each process draws its own
     params["sft"]["dev_ratio"] = 0.15  # 7 samples: the last batch is not full, and one process gets more than another
-    params["ppo"] |= {"total_episodes": 24, "batch_size": 8, "per_device_train_batch_size": 2, "save_steps": 2,
-                      "max_source_length": 96, "min_response_length": 6, "max_response_length": 12}
+    params["ppo"] |= {
+        "total_episodes": 24,
+        "batch_size": 8,
+        "per_device_train_batch_size": 2,
+        "save_steps": 2,
+        "max_source_length": 96,
+        "min_response_length": 6,
+        "max_response_length": 12,
+    }
     params["predict"] |= {"max_source_length": 96, "max_new_tokens": 12, "batch_size": 4, "bootstrap_samples": 100}
     params["score"] |= {"bootstrap_samples": 100}
     (top / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")

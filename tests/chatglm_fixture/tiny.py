@@ -55,9 +55,9 @@ def build_tiny_chatglm(folder: Path, sentences: Iterable[str] = SENTENCES, seed:
     """
     import torch
 
-    from stages.core.chatglm.configuration import ChatGLMConfig
-    from stages.core.chatglm.modeling import ChatGLMForCausalLM
-    from stages.core.chatglm.tokenization import ChatGLMTokenizer
+    from stages.models.chatglm.configuration import ChatGLMConfig
+    from stages.models.chatglm.modeling import ChatGLMForCausalLM
+    from stages.models.chatglm.tokenization import ChatGLMTokenizer
 
     folder.mkdir(parents=True, exist_ok=True)
     vocabulary = folder / "ice_text.model"

@@ -1,0 +1,4 @@
+"""Prompts → answers.
+
+Imports runtime and models.
+"""

@@ -1,0 +1,4 @@
+"""Texts → numbers, numbers → intervals; knows no torch.
+
+Imports no other room.
+"""

@@ -1,0 +1,304 @@
+"""The frozen base: `models/base/` on disk ↔ tokenizer and module.
+
+The folder holds `base.json`, which says what the base is and how to load it, and for the built-in `tiny` model the
+weights and the tokenizer too. Every later stage reads all of this from there: none needs the `model` section itself.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from stages.models import hub, sequence_classifier, sharding
+from stages.runtime import atomic, processes
+from stages.runtime.errors import UserError
+
+POINTER = "base.json"
+TINY = "tiny"
+
+
+@dataclass(frozen=True)
+class Model:
+    """The `model` section of params.yaml."""
+
+    name: str
+    """`tiny`, a Hugging Face id, or a local folder."""
+    revision: str | None
+    """Branch, tag or commit on the hub; resolved to a commit and recorded."""
+    trust_remote_code: bool
+    """Run the model repository's own code. Needs `revision` to be a full commit (with a local folder, the commit that
+    it is a copy of)."""
+    dtype: Literal["float32", "bfloat16", "float16"]
+    """Precision of the frozen weights; LoRA weights and heads stay in float32."""
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2"]
+    quantization: Literal["none", "8bit", "4bit"]
+    """Load the base in 8 or 4 bits (QLoRA); needs `pip install '.[quantization]'`, and a GPU to be of use."""
+    gradient_checkpointing: bool
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    fsdp: bool
+    """Several processes share the base's layers out among them (FSDP2) and fetch each when it is its turn: for a base
+    that does not fit one GPU. One process alone takes no notice."""
+    chatglm_first_round: Literal[0, 1]
+    """Which prompt ChatGLM-6B gets, by the number of its first round: 0 its own, which the tutorial had; 1 that of
+    ChatGLM2, which the tutorial's tool changed to later. Other models have a chat template and do not read this."""
+
+    def __post_init__(self) -> None:
+        if self.trust_remote_code and not hub.is_commit(self.revision):
+            raise ValueError("trust_remote_code runs code from the hub: pin `revision` to a full 40-digit commit")
+        if self.fsdp and self.quantization != "none":
+            raise ValueError("fsdp can't share quantized weights out: set fsdp to false, or quantization to none")
+
+
+@dataclass(frozen=True)
+class Base:
+    """What `base.json` says, and where it lies."""
+
+    folder: Path
+    model: Model
+    identity: str
+    """`tiny:<hash>`, `hub:<name>@<commit>` or `local:<hash>`: what an adapter records as its base."""
+    files: dict[str, int]
+    """Names and sizes of a local folder's files, to notice a change without hashing gigabytes."""
+
+    def tokenizer(self) -> Any:
+        """The tokenizer, padding on the left, with a pad token that is not EOS."""
+        with hub.clear_errors(self.model.name, self.model.revision):
+            from transformers import AutoTokenizer
+
+            _register_native_models()
+            tokenizer = AutoTokenizer.from_pretrained(self._source(), padding_side="left", **self._local())
+        if hasattr(tokenizer, "round_start"):
+            tokenizer.round_start = self.model.chatglm_first_round
+        if tokenizer.eos_token_id is None:
+            raise UserError(f"{self.model.name}: its tokenizer has no EOS token, so an answer could never end")
+        if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+            tokenizer.pad_token = _spare_token(tokenizer, self.model.name)
+        return tokenizer
+
+    def causal_lm(self, device: Any = None) -> Any:
+        """The language model, frozen, in eval mode, on `device`."""
+        from transformers import AutoModelForCausalLM
+
+        model = self._load(AutoModelForCausalLM, device)
+        model.generation_config = _plain_generation_config(model)
+        return model
+
+    def reward_model(self, device: Any = None) -> Any:
+        """The same trunk with a scalar `score` head in float32, initialised at random (seed first)."""
+        model = self._load(sequence_classifier.of(self._config()), device, num_labels=1)
+        model.score.float()
+        return model
+
+    def check(self) -> None:
+        """Read the configuration and the tokenizer, so that a model of no use ends the stage that resolves it.
+
+        Raises:
+            UserError: no causal language model, of an unknown architecture, damaged, or without a usable tokenizer.
+        """
+        from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
+
+        config = self._config()
+        if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
+            own = _own_code(config)
+            if "AutoModelForCausalLM" not in own:
+                raise UserError(f"model.name: {self.model.name} ({config.model_type}) is no causal language model")
+            if "AutoModelForSequenceClassification" not in own:
+                raise UserError(
+                    f"model.name: {self.model.name}: its own code has no AutoModelForSequenceClassification, which the "
+                    "reward model needs; choose a model that transformers knows"
+                )
+        self.tokenizer()
+
+    def _config(self) -> Any:
+        with hub.clear_errors(self.model.name, self.model.revision):
+            from transformers import AutoConfig
+
+            _register_native_models()
+            return AutoConfig.from_pretrained(self._source(), **self._local())
+
+    def _load(self, auto_class: Any, device: Any, **more: Any) -> Any:
+        import logging
+
+        import torch
+        from transformers.utils.logging import set_tqdm_hook
+
+        self._check_files()
+        # Downloads keep their bars; reading weights that are here does not need one.
+        set_tqdm_hook(lambda bar, args, kwargs: bar(*args, **(kwargs | {"disable": True})))
+        noisy = logging.getLogger("transformers.modeling_utils")
+        level, noisy.level = noisy.level, logging.ERROR  # says that `score` is new, which is the point
+        try:
+            with hub.clear_errors(self.model.name, self.model.revision):
+                _register_native_models()
+                model = auto_class.from_pretrained(
+                    self._source(weights=True),
+                    dtype=getattr(torch, self.model.dtype),
+                    attn_implementation=self.model.attn_implementation,
+                    use_safetensors=True,
+                    **self._local(),
+                    **_quantization(self.model),
+                    **more,
+                )
+        finally:
+            noisy.level = level
+        model.requires_grad_(False)
+        model.eval()
+        if self.model.fsdp and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            return sharding.shard(model, self.model.name)
+        for module in model.modules():
+            if hasattr(module, "support_avx512bf16_for_cpu"):  # the format of 4 bits for such CPUs has no gradients
+                module.support_avx512bf16_for_cpu = False
+        quantized = self.model.quantization != "none"
+        return model if device is None or quantized else model.to(device)
+
+    def _source(self, weights: bool = False) -> Path:
+        if self.model.name == TINY:
+            return self.folder
+        if self.identity.startswith("hub:"):
+            return hub.download(self.model.name, self.identity.rpartition("@")[2], weights)
+        return Path(self.model.name)
+
+    def _local(self) -> dict[str, Any]:
+        # Left out, transformers would ask on the terminal whether to trust.
+        return {"local_files_only": True, "trust_remote_code": self.model.trust_remote_code}
+
+    def _check_files(self) -> None:
+        if self.identity.startswith("local:") and _sizes(Path(self.model.name)) != self.files:
+            raise UserError(
+                f"{self.model.name}: its files are not those that `{self.folder}` recorded; "
+                "run `dvc repro --force base` to take the folder as it is now"
+            )
+
+
+def read(folder: Path) -> Base:
+    """Read `base.json`. Raises UserError when it is not one."""
+    path = folder / POINTER
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return Base(folder, Model(**document["model"]), document["identity"], document["files"])
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: not the pointer of a base model ({error}); run `dvc repro base`") from None
+
+
+def write_pointer(folder: Path, model: Model) -> None:
+    """Resolve a hub id to its commit, or a local folder (`tiny`: `folder` itself) to its content hash, and record it.
+
+    Raises:
+        UserError: the model can't be found, reached or used; one line that says which and what to do.
+    """
+    files: dict[str, int] = {}
+    if model.name == TINY:
+        identity = f"tiny:{_content_hash(folder)}"
+    elif Path(model.name).is_dir():
+        local = Path(model.name)
+        if not (local / "config.json").is_file():
+            raise UserError(f"model.name: {model.name} has no config.json: it is not a model folder")
+        if not list(local.glob(hub.WEIGHTS)):
+            raise UserError(
+                f"model.name: {model.name} has no {hub.WEIGHTS}, and pickled weights are not loaded; "
+                f"{_mend(local)}"
+            )
+        identity, files = f"local:{_content_hash(local)}", _sizes(local)
+    elif "/" not in model.name or model.name.startswith((".", "/", "~")):
+        raise UserError(f"model.name: {model.name} is not `{TINY}`, an existing folder, or a hub id owner/name")
+    else:
+        identity = f"hub:{model.name}@{hub.resolve(model.name, model.revision)}"
+    atomic.write_json(folder / POINTER, {"identity": identity, "model": asdict(model), "files": files})
+
+
+def _mend(local: Path) -> str:
+    """What to do about a folder with pickled weights."""
+    try:
+        chatglm = json.loads((local / "config.json").read_text(encoding="utf-8")).get("model_type") == "chatglm"
+    except json.JSONDecodeError:
+        chatglm = False
+    if chatglm:
+        return f"run `python -m stages.models.chatglm.convert {local} NEW_FOLDER` once and set model.name to NEW_FOLDER"
+    return "convert them first"
+
+
+def _register_native_models() -> None:
+    from stages.models import chatglm
+
+    chatglm.register()
+
+
+def _own_code(config: Any) -> dict[str, Any]:
+    """The classes that the model's repository brings along: the `Auto…` class → where its own stands."""
+    return getattr(config, "auto_map", None) or {}
+
+
+def _plain_generation_config(model: Any) -> Any:
+    """Only the special ids survive from the model's own file: every sampling knob is set by params.yaml."""
+    from transformers import GenerationConfig
+
+    old = model.generation_config
+    return GenerationConfig(
+        bos_token_id=old.bos_token_id, eos_token_id=old.eos_token_id, pad_token_id=old.pad_token_id
+    )
+
+
+def _quantization(model: Model) -> dict[str, Any]:
+    if model.quantization == "none":
+        return {}
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(
+            f"model.quantization: {model.quantization} needs bitsandbytes: `.venv/bin/pip install '.[quantization]'`"
+        )
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    here = {"device_map": {"": processes.device()}}  # left alone, every process would load it onto the first GPU
+    if model.quantization == "8bit":
+        return here | {"quantization_config": BitsAndBytesConfig(load_in_8bit=True)}
+    return here | {
+        "quantization_config": BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=getattr(torch, model.dtype),
+        )
+    }
+
+
+def _spare_token(tokenizer: Any, name: str) -> str:
+    """An existing special token that can stand for padding: a new one would need a new row in the frozen embedding.
+
+    Best is one that is made for padding, then one that no text of this project has. The reward is read at a row's last
+    token that is no padding, so BOS will do too: it stands first.
+    """
+    special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+    candidates = [
+        *(token for token in special if "pad" in token.lower()),
+        tokenizer.unk_token,
+        *(token for token in special if "reserved" in token or "unused" in token),
+        *(token for token in special if token not in str(tokenizer.chat_template)),
+        tokenizer.bos_token,
+    ]
+    for token in candidates:
+        if token and token in tokenizer.get_vocab() and token != tokenizer.eos_token:
+            return str(token)
+    raise UserError(f"{name}: its tokenizer has no token apart from EOS that could serve as padding")
+
+
+def _model_files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.iterdir() if p.is_file() and p.name != POINTER and not p.name.startswith("."))
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in _model_files(folder)}
+
+
+def _content_hash(folder: Path) -> str:
+    if (size := sum(_sizes(folder).values())) > 2**30:
+        print(f"{folder}: reading {size / 2**30:.1f} GiB once, to record what the model is", file=sys.stderr)
+    digest = hashlib.sha256()
+    for path in _model_files(folder):
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()

@@ -1,0 +1,458 @@
+"""The ChatGLM-6B network on current transformers conventions; parameter names are those of the original checkpoint.
+
+What sets it apart: rotary positions in two channels, a context that attends in both directions (both in
+`positions.py`), and residuals that add the normalised input, scaled, instead of the raw stream.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import GenerationMixin, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicCache
+from transformers.modeling_layers import GenericForSequenceClassification, GradientCheckpointingLayer
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, slice_logits_to_keep
+from transformers.utils import can_return_tuple
+from transformers.utils.generic import merge_with_config_defaults
+from transformers.utils.output_capturing import capture_outputs
+
+from stages.models.chatglm.configuration import ChatGLMConfig
+from stages.models.chatglm.positions import Ending, additive, ending, hold_position, next_positions, prompt_positions, real_tokens, visible
+
+RESIDUAL_SCALE = math.sqrt(2 * 28)
+"""28 whatever the number of layers: the original never passes the layer count to its blocks."""
+
+ROTARY_BASE = 10000.0
+
+
+def rotary_frequencies(head_dim: int, device: torch.device | None = None) -> Tensor:
+    """10000^(−2j/r) for j = 0 … r/2−1 with r = head_dim/2, rounded to float16 as the released weights expect.
+
+    Returns:
+        float32 [head_dim / 4].
+    """
+    half = head_dim // 2
+    exponents = torch.arange(0, half, 2, dtype=torch.float32, device=device) / half
+    return (1.0 / ROTARY_BASE**exponents).half().float()
+
+
+def rotary_angles(position_ids: Tensor, head_dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosine and sine for both channels: the first half of a head turns with channel 0, the second with channel 1.
+
+    A float16 model gets angles rounded to float16, as in the original; every other dtype gets exact float32 ones
+    (bfloat16 can't even count past 256).
+
+    Args:
+        position_ids: [b, 2, s].
+        head_dim: a multiple of 4.
+        dtype: the model's.
+
+    Returns:
+        Two tensors [b, 1, s, head_dim], float16 or float32.
+    """
+    precision = torch.float16 if dtype == torch.float16 else torch.float32
+    frequencies = rotary_frequencies(head_dim, position_ids.device).to(precision)
+    angles = position_ids[..., None].to(precision) * frequencies  # [b, 2, s, r/2]
+    angles = torch.cat((angles, angles), dim=-1)
+    angles = torch.cat((angles[:, 0], angles[:, 1]), dim=-1)[:, None]  # [b, 1, s, head_dim]
+    return angles.cos(), angles.sin()
+
+
+def rotate(states: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Apply the rotation to queries or keys [b, heads, s, head_dim], in the precision of `cos` and `sin`.
+
+    Within each half of the head, x·cos + (−x2, x1)·sin, where x1 and x2 are the halves of that half.
+    """
+    quarters = states.to(cos.dtype).unflatten(-1, (2, 2, -1))  # channel, half, r/2
+    turned = torch.stack((-quarters[..., 1, :], quarters[..., 0, :]), dim=-2).flatten(-3)
+    return (states * cos + turned * sin).to(states.dtype)
+
+
+def eager_attention(
+    module: Any, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **_: Any
+) -> tuple[Tensor, Tensor]:
+    """Plain attention that also returns its weights [b, heads, q, k].
+
+    Scores are divided by the layer's number before the product and multiplied by it in float32: float16 would
+    overflow otherwise.
+    """
+    shrink = module.layer_idx + 1
+    scores = (query * (module.scaling / shrink)) @ key.transpose(2, 3)
+    scores = scores.float() * shrink
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = scores.softmax(-1).to(value.dtype)
+    return (weights @ value).transpose(1, 2), weights
+
+
+class ChatGLMLayerNorm(nn.LayerNorm):
+    """LayerNorm that may be kept in float32 within a half-precision model."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.to(self.weight.dtype)).to(input.dtype)
+
+
+class ChatGLMAttention(nn.Module):
+    """Multi-head attention; the rows of `query_key_value` are laid out head by head as q, k, v (not q | k | v)."""
+
+    is_causal = False  # the mask says it all: SDPA must not add a causal one where none is given
+
+    def __init__(self, config: ChatGLMConfig, layer_idx: int):
+        super().__init__()
+        self.config = config
+        self.layer_idx = layer_idx
+        self.num_heads = config.num_attention_heads
+        self.scaling = (config.hidden_size // config.num_attention_heads) ** -0.5
+        self.query_key_value = nn.Linear(config.hidden_size, 3 * config.hidden_size)
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None,
+        rotary: tuple[Tensor, Tensor],
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> tuple[Tensor, Tensor | None]:
+        """[b, s, hidden] → the same, and the weights [b, heads, s, k] where the implementation gives them."""
+        batch, length, _ = hidden_states.shape
+        mixed = self.query_key_value(hidden_states).view(batch, length, self.num_heads, -1).transpose(1, 2)
+        query, key, value = mixed.chunk(3, dim=-1)
+        query, key = rotate(query, *rotary), rotate(key, *rotary)
+        if past_key_values is not None:
+            key, value = past_key_values.update(key, value, self.layer_idx)
+        if attention_mask is not None and attention_mask.dtype != query.dtype:
+            attention_mask = attention_mask.clamp(min=torch.finfo(query.dtype).min).to(query.dtype)
+
+        attend: Callable[..., Any] = ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, eager_attention
+        )
+        output, weights = attend(self, query, key, value, attention_mask, dropout=0.0, scaling=self.scaling, **kwargs)
+        return self.dense(output.reshape(batch, length, -1)), weights
+
+
+class ChatGLMMLP(nn.Module):
+    """hidden → inner, GELU (tanh form), inner → hidden. No gate, although the original calls it GLU."""
+
+    def __init__(self, config: ChatGLMConfig):
+        super().__init__()
+        self.dense_h_to_4h = nn.Linear(config.hidden_size, config.inner_hidden_size)
+        self.dense_4h_to_h = nn.Linear(config.inner_hidden_size, config.hidden_size)
+
+    def forward(self, hidden_states: Tensor) -> Tensor:
+        return self.dense_4h_to_h(F.gelu(self.dense_h_to_4h(hidden_states), approximate="tanh"))
+
+
+class ChatGLMBlock(GradientCheckpointingLayer):
+    """u = LN(x); y = α·u + attention(u); z = LN(y); out = α·z + mlp(z), with α = RESIDUAL_SCALE."""
+
+    def __init__(self, config: ChatGLMConfig, layer_idx: int):
+        super().__init__()
+        self.input_layernorm = ChatGLMLayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
+        self.attention = ChatGLMAttention(config, layer_idx)
+        self.post_attention_layernorm = ChatGLMLayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
+        self.mlp = ChatGLMMLP(config)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None,
+        rotary: tuple[Tensor, Tensor],
+        past_key_values: Cache | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """[b, s, hidden] → the same."""
+        normed = self.input_layernorm(hidden_states)
+        attended, _ = self.attention(normed, attention_mask, rotary, past_key_values, **kwargs)
+        normed = self.post_attention_layernorm(RESIDUAL_SCALE * normed + attended)
+        return RESIDUAL_SCALE * normed + self.mlp(normed)
+
+
+class ChatGLMPreTrainedModel(PreTrainedModel):
+    """What the ChatGLM models share: loading, saving, and what transformers may do with them."""
+
+    config_class = ChatGLMConfig
+    base_model_prefix = "transformer"
+    _input_embed_layer = "word_embeddings"
+    _no_split_modules = ["ChatGLMBlock"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _keys_to_ignore_on_load_unexpected = [
+        r"rotary_emb\.inv_freq$",  # computed, and the file's copy is the same
+        r"^lm_head\.",  # by the trunk and the reward model, which have none
+    ]
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _can_compile_fullgraph = True
+    derives_position_ids = True
+    """From the ids and the mask, in two channels: whoever calls it leaves position_ids out."""
+    _can_record_outputs = {"hidden_states": ChatGLMBlock, "attentions": ChatGLMAttention}
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers, from safetensors only.
+
+        Raises:
+            OSError: the weights are pickled, as in the original repository; the message has the command to convert.
+        """
+        folder = Path(str(pretrained_model_name_or_path))
+        mend = "run `python -m stages.models.chatglm.convert FOLDER NEW_FOLDER` on its folder once, and load the new one"
+        if folder.is_dir() and list(folder.glob("*.bin")) and not list(folder.glob("*.safetensors")):
+            raise OSError(f"{folder}: its weights are pickled (.bin), which is not loaded; {mend}")
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs | {"use_safetensors": True})
+        except OSError as error:
+            if folder.is_dir() or "safetensors" not in str(error):
+                raise
+            raise OSError(f"{folder}: has no safetensors weights; download it, {mend}") from error
+
+
+class ChatGLMModel(ChatGLMPreTrainedModel):
+    """The trunk: embeddings, blocks, final LayerNorm."""
+
+    def __init__(self, config: ChatGLMConfig):
+        super().__init__(config)
+        self.word_embeddings = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(ChatGLMBlock(config, index) for index in range(config.num_layers))
+        self.final_layernorm = ChatGLMLayerNorm(config.hidden_size, eps=config.layernorm_epsilon)
+        self.gradient_checkpointing = False
+        self.post_init()
+
+    @merge_with_config_defaults
+    @capture_outputs
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        use_cache: bool | None = None,
+        **kwargs: Any,
+    ) -> BaseModelOutputWithPast:
+        """Run the trunk over whole sequences, or over the tokens that follow cached ones.
+
+        Args:
+            input_ids: [b, s]; or `inputs_embeds` [b, s, hidden] with explicit positions.
+            attention_mask: [b, s], or [b, past + s] with a cache: 1 on real tokens, 0 on padding, on either side; None
+                means no padding. Or ready-made [b, 1, s, k], bool (True: visible) or additive.
+            position_ids: [b, 2, s]. Best left out: they follow from the ids and the mask, and, after a forward pass
+                that filled the cache, from what it remembers. Whoever reorders a cache's rows must pass them.
+            past_key_values: any transformers cache.
+
+        Returns:
+            last_hidden_state [b, s, hidden] after the final LayerNorm. Of `hidden_states`, the first is the embeddings
+            and the last is last_hidden_state.
+
+        Raises:
+            ValueError: a sequence without <sop> or [gMASK], positions of another shape, a context read in pieces.
+        """
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("pass exactly one of input_ids and inputs_embeds")
+        if inputs_embeds is None:
+            inputs_embeds = self.word_embeddings(input_ids)
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache(config=self.config)
+
+        if position_ids is None:
+            position_ids = self._positions(input_ids, inputs_embeds, attention_mask, past_key_values)
+        elif position_ids.ndim != 3 or position_ids.shape[1] != 2:
+            raise ValueError(
+                f"position_ids is {list(position_ids.shape)}, but ChatGLM has two channels, [b, 2, s]; leave it out"
+            )
+        attention_mask = self._mask(position_ids, attention_mask, past_key_values, inputs_embeds)
+        if past_key_values is not None and not torch.compiler.is_compiling():
+            length = cached_length(past_key_values) + inputs_embeds.shape[1]
+            past_key_values.chatglm_ending = ending(position_ids, length, self._ending(past_key_values))
+
+        head_dim = self.config.hidden_size // self.config.num_attention_heads
+        rotary = rotary_angles(position_ids, head_dim, inputs_embeds.dtype)
+        hidden_states = inputs_embeds
+        for layer in self.layers:
+            hidden_states = layer(
+                hidden_states, attention_mask=attention_mask, rotary=rotary, past_key_values=past_key_values, **kwargs
+            )
+        return BaseModelOutputWithPast(
+            last_hidden_state=self.final_layernorm(hidden_states),
+            past_key_values=past_key_values if use_cache else None,
+        )
+
+    @staticmethod
+    def _ending(cache: Cache) -> Ending | None:
+        """What the cache remembers, unless tokens came or went since (a compiled step, a crop)."""
+        found = getattr(cache, "chatglm_ending", None)
+        return found if found is not None and found.length == cached_length(cache) else None
+
+    def _positions(
+        self, input_ids: Tensor | None, inputs_embeds: Tensor, attention_mask: Tensor | None, cache: Cache | None
+    ) -> Tensor:
+        if attention_mask is not None and attention_mask.ndim != 2:
+            raise ValueError(f"an attention_mask {list(attention_mask.shape)} needs position_ids [b, 2, s] beside it")
+        batch, length = inputs_embeds.shape[:2]
+        past = cached_length(cache)
+        real = real_tokens(attention_mask, batch, past + length, inputs_embeds.device)[:, past:]
+        if past > 0:
+            before = self._ending(cache)
+            if before is None or before.positions.shape[0] != batch:
+                raise ValueError("this cache does not know where its rows ended any more: pass position_ids [b, 2, s]")
+            return next_positions(before.positions, real)
+        if input_ids is None:
+            raise ValueError("inputs_embeds do not show where the context ends: pass position_ids [b, 2, s]")
+        return positions_of(self.config, input_ids, real)
+
+    def _mask(
+        self, position_ids: Tensor, attention_mask: Tensor | None, cache: Cache | None, inputs_embeds: Tensor
+    ) -> Tensor | None:
+        device = inputs_embeds.device
+        autocast = torch.is_autocast_enabled(device.type)
+        dtype = torch.get_autocast_dtype(device.type) if autocast else inputs_embeds.dtype
+        if attention_mask is not None and attention_mask.ndim == 4:
+            return additive(attention_mask, dtype) if attention_mask.dtype == torch.bool else attention_mask
+        batch, queries = inputs_embeds.shape[:2]
+        past = cached_length(cache)
+        keys = queries if cache is None else cache.get_mask_sizes(queries, 0)[0]
+        if attention_mask is None and queries == 1 and keys == past + 1:
+            return None  # one token of an answer, which sees everything
+        real = real_tokens(attention_mask, batch, past + queries, device)
+        return additive(visible(position_ids, real, past, keys), dtype)
+
+
+def cached_length(cache: Cache | None) -> int:
+    """How many tokens the cache holds."""
+    return 0 if cache is None else int(cache.get_seq_length())
+
+
+def positions_of(config: ChatGLMConfig, input_ids: Tensor, real: Tensor) -> Tensor:
+    """`prompt_positions` with the ids that the configuration names."""
+    return prompt_positions(input_ids, real, config.bos_token_id, config.gmask_token_id, config.mask_token_id)
+
+
+class ChatGLMForCausalLM(ChatGLMPreTrainedModel, GenerationMixin):
+    """The trunk and a language-model head that shares the embeddings' weight."""
+
+    _tied_weights_keys = {"lm_head.weight": "transformer.word_embeddings.weight"}
+
+    def __init__(self, config: ChatGLMConfig):
+        super().__init__(config)
+        self.transformer = ChatGLMModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    @can_return_tuple
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        past_key_values: Cache | None = None,
+        inputs_embeds: Tensor | None = None,
+        labels: Tensor | None = None,
+        use_cache: bool | None = None,
+        logits_to_keep: int | Tensor = 0,
+        **kwargs: Any,
+    ) -> CausalLMOutputWithPast:
+        """`ChatGLMModel.forward`, then the head.
+
+        Args:
+            labels: [b, s], −100 where nothing is learnt; shifted by one inside.
+            logits_to_keep: compute the logits of the last so many positions only; 0 means all.
+
+        Returns:
+            logits [b, s, vocab]; loss: the mean cross-entropy in float32, where labels are given.
+        """
+        outputs = self.transformer(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            **kwargs,
+        )
+        logits = self.lm_head(slice_logits_to_keep(outputs.last_hidden_state, logits_to_keep))
+        loss = None
+        if labels is not None:
+            loss = self.loss_function(logits=logits, labels=labels, vocab_size=self.config.vocab_size, **kwargs)
+        return CausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=outputs.past_key_values,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    def tie_weights(self, missing_keys: set[str] | None = None, recompute_mapping: bool = True) -> None:
+        """Tie the head to the embeddings even where a checkpoint holds both and they differ, as the original did."""
+        if missing_keys is not None and "transformer.word_embeddings.weight" not in missing_keys:
+            missing_keys.add("lm_head.weight")
+        super().tie_weights(missing_keys=missing_keys, recompute_mapping=recompute_mapping)
+
+    def save_pretrained(
+        self,
+        save_directory: Any,
+        is_main_process: bool = True,
+        state_dict: dict[str, Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """As in transformers, but the head is written under its own name too, for readers that do not tie it."""
+        state_dict = dict(self.state_dict() if state_dict is None else state_dict)
+        head = state_dict.get("lm_head.weight")
+        if head is not None and head.device.type != "meta":
+            state_dict["lm_head.weight"] = head.clone()
+        super().save_pretrained(save_directory, is_main_process, state_dict, **kwargs)
+
+    # --- generate: positions travel with the model's arguments, in two channels ---
+
+    def _prepare_position_ids_for_generation(self, inputs_tensor: Tensor, model_kwargs: dict[str, Any]) -> Tensor:
+        input_ids = model_kwargs.get("input_ids", inputs_tensor)
+        if input_ids.shape[1] == 0:
+            input_ids = inputs_tensor
+        if input_ids.is_floating_point():
+            raise ValueError("inputs_embeds do not show where the context ends: pass position_ids [b, 2, s]")
+        attention_mask = model_kwargs.get("attention_mask")
+        real = torch.ones_like(input_ids, dtype=torch.bool) if attention_mask is None else attention_mask.bool()
+        if real.shape != input_ids.shape:
+            raise ValueError(
+                f"attention_mask is {list(real.shape)} for input_ids {list(input_ids.shape)}: to go on from a cache, "
+                "pass the ids from the very start"
+            )
+        return positions_of(self.config, input_ids, real)
+
+    def _expand_inputs_for_generation(self, expand_size: int = 1, **kwargs: Any) -> tuple[Tensor, dict[str, Any]]:
+        # transformers takes the second dimension of [b, 2, s] for the batch
+        positions = kwargs.pop("position_ids", None)
+        input_ids, kwargs = super()._expand_inputs_for_generation(expand_size=expand_size, **kwargs)
+        if positions is not None:
+            kwargs["position_ids"] = positions.repeat_interleave(expand_size, dim=0)
+        return input_ids, kwargs
+
+    def prepare_inputs_for_generation(self, input_ids: Tensor, **kwargs: Any) -> dict[str, Any]:
+        """As in transformers, which counts both position channels on with each token: the first one is held."""
+        if kwargs.get("position_ids") is not None:
+            kwargs["position_ids"] = hold_position(kwargs["position_ids"])
+        return dict(super().prepare_inputs_for_generation(input_ids, **kwargs))
+
+    @staticmethod
+    def create_masks_for_generate(
+        inputs_embeds: Tensor,
+        attention_mask: Tensor | None,
+        past_key_values: Cache,
+        position_ids: Tensor,
+        **_: Any,
+    ) -> Tensor:
+        """The mask [b, 1, q, k] that `generate` asks for ahead of a compiled step on a static cache."""
+        batch, queries = inputs_embeds.shape[:2]
+        past = cached_length(past_key_values)
+        keys = past_key_values.get_mask_sizes(queries, 0)[0]
+        real = real_tokens(attention_mask, batch, past + queries, inputs_embeds.device)
+        return additive(visible(position_ids, real, past, keys), inputs_embeds.dtype)
+
+
+class ChatGLMForSequenceClassification(GenericForSequenceClassification, ChatGLMPreTrainedModel):
+    """The trunk and a linear head `score` at each row's last token that is not padding: a reward model."""
+
+    base_model_prefix = "transformer"  # the mixin has another

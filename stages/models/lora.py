@@ -1,0 +1,73 @@
+"""The LoRA section that sft, rm and ppo share."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from stages.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Lora:
+    r: int
+    """Rank of the update."""
+    alpha: int
+    """The update is scaled by alpha / r."""
+    dropout: float
+    """Dropout before the update while SFT and RM train; PPO has none: with it the first ratio would not be 1."""
+    target_modules: str | tuple[str, ...]
+    """`all-linear` (every linear layer but the output), or the names of the layers. Of a
+    mixture of experts `all-linear` means the attention: the experts and the router stay as they are."""
+
+    def __post_init__(self) -> None:
+        if self.r < 1:
+            raise ValueError("r must be at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError("dropout must lie in [0, 1)")
+        if isinstance(self.target_modules, str) and self.target_modules != "all-linear":
+            raise ValueError("target_modules must be `all-linear` or a list of layer names")
+
+    def config(self, **more: Any) -> Any:
+        """The section as a `peft.LoraConfig`."""
+        from peft import LoraConfig
+
+        targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
+        return LoraConfig(
+            r=self.r, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets, bias="none", **more
+        )
+
+    def fit(self, model: Any, section: str) -> "Lora":
+        """The section with layer names that the model has.
+
+        Args:
+            model: a language model or classifier, with or without adapters.
+            section: of params.yaml, for the message.
+
+        Raises:
+            UserError: a listed name is no layer, which PEFT would pass over, or stands for the experts of a mixture.
+        """
+        import torch
+
+        heads = (model.get_output_embeddings(), getattr(model, "score", None))
+        names = {n.removesuffix(".base_layer"): m for n, m in model.named_modules() if ".lora_" not in n}
+        linear = {
+            name.rpartition(".")[2]
+            for name, module in names.items()
+            if isinstance(module, torch.nn.Linear) and not any(module is head for head in heads)
+        }
+        mixture = any(p.dim() == 3 and ".experts." in name for name, p in model.named_parameters())
+        if mixture:  # PEFT would adapt the tensors that hold the experts, of which no two adapters can be stacked
+            linear -= EXPERTS
+        if isinstance(self.target_modules, str):
+            return replace(self, target_modules=tuple(sorted(linear))) if mixture else self
+        for target in self.target_modules:
+            known = any(name == target or name.endswith(f".{target}") for name in names)
+            if not known or (mixture and target in EXPERTS):
+                raise UserError(
+                    f"params.yaml: {section}.lora.target_modules: the model has no layer `{target}` that LoRA could be "
+                    f"put on; there are {', '.join(sorted(linear))}"
+                )
+        return self
+
+
+EXPERTS = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})
+"""What PEFT takes for the router and the experts of a mixture, whose layers transformers keeps in one tensor."""

@@ -1,0 +1,202 @@
+"""Adapters on one frozen base: folder ↔ module, and which of them are active.
+
+`base + sft + ppo` with both adapters active is the function of a new adapter on the merged SFT model, without a
+merged copy. Each adapter records what it was trained on top of, and a stack that does not fit is refused before any
+weight is read.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stages.models import environment
+from stages.runtime import atomic
+from stages.models.base_model import Base
+from stages.runtime.errors import UserError
+from stages.runtime.resume import hash_path
+
+LINEAGE = "lineage.json"
+WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What an adapter is and what it was trained on top of."""
+
+    adapter: str
+    sha256: str
+    base: str
+    below: dict[str, str]
+    """The adapters that were active below it, lowest first, with their hashes."""
+    environment: dict[str, Any]
+    """What it was trained with: versions, threads, device, precision."""
+
+
+def save(model: Any, adapter: str, name: str, base: Base, below: Sequence[Path], to: Path) -> None:
+    """Write the weights, config and lineage of `adapter` (as the module calls it) into the folder `to`, as `name`."""
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save_file
+
+    active = model.peft_config[adapter]
+    weights = get_peft_model_state_dict(model, adapter_name=adapter, save_embedding_layers=False)
+    weights = {name: tensor.contiguous().cpu() for name, tensor in weights.items() if ".lora_" in name}
+    save_file(weights, to / WEIGHTS, metadata={"format": "pt"})
+    config = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": active.r,
+        "lora_alpha": active.lora_alpha,
+        "lora_dropout": active.lora_dropout,
+        "target_modules": sorted(active.target_modules),
+        "bias": "none",
+        "inference_mode": True,
+        "base_model_name_or_path": None,
+    }
+    atomic.write_json(to / CONFIG, config)
+    record = Lineage(
+        adapter=name,
+        sha256=hash_path(to / WEIGHTS),
+        base=base.identity,
+        below={(r := lineage(folder)).adapter: r.sha256 for folder in below},
+        environment=environment.describe(base.model),
+    )
+    atomic.write_json(to / LINEAGE, record.__dict__)
+
+
+def lineage(folder: Path) -> Lineage:
+    """Raises UserError when the folder holds no adapter of this project."""
+    path = folder / LINEAGE
+    try:
+        return Lineage(**json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, TypeError) as error:
+        raise UserError(f"{path}: not the lineage of an adapter ({error}); train it again") from None
+
+
+def resolve(base: Base, folders: Sequence[Path]) -> list[Path]:
+    """The folders of the stack whose top is the last of `folders`, lowest first, as the top adapter recorded them.
+
+    A folder that the top adapter was not trained on is left out (PPO in `resume_lora_training` mode stands on the
+    base alone).
+
+    Raises:
+        UserError: an adapter was trained on another base, or on another version of an adapter below it.
+    """
+    if not folders:
+        return []
+    records = {folder: lineage(folder) for folder in folders}
+    top = records[folders[-1]]
+    for folder, record in records.items():
+        if record.base != base.identity:
+            raise UserError(
+                f"{folder} was trained on base {_short(record.base)}, but {base.folder} is {_short(base.identity)}; "
+                "run `dvc repro` to train it on this base"
+            )
+        if hash_path(folder / WEIGHTS) != record.sha256:
+            raise UserError(f"{folder}/{WEIGHTS} is not the file that its {LINEAGE} describes; fetch or train it again")
+    stack = []
+    for name, sha256 in top.below.items():
+        match = [(folder, record) for folder, record in records.items() if record.adapter == name]
+        if not match:
+            raise UserError(f"{folders[-1]} was trained on top of adapter `{name}`, which was not given")
+        folder, record = match[0]
+        if record.sha256 != sha256:
+            raise UserError(
+                f"{folders[-1]} was trained on `{name}` {sha256[:12]}, but {folder} is {record.sha256[:12]}; "
+                "run `dvc repro` to bring them together"
+            )
+        stack.append(folder)
+    return [*stack, folders[-1]]
+
+
+def load(model: Any, folders: Sequence[Path]) -> Any:
+    """Put the adapters onto the model, all frozen, all active; with no folder, the model itself.
+
+    Args:
+        model: what `Base.causal_lm` gave, or a stack to add to.
+        folders: as `resolve` gave them.
+    """
+    from peft import PeftModel
+
+    for folder in folders:
+        name = lineage(folder).adapter
+        if isinstance(model, PeftModel):
+            model.load_adapter(str(folder), adapter_name=name, is_trainable=False)
+        else:
+            model = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=False)
+    if folders:
+        activate(model, [lineage(folder).adapter for folder in folders])
+    return model.eval()
+
+
+def activate(model: Any, adapters: Sequence[str], trainable: str | None = None) -> None:
+    """Make exactly these adapters active, and exactly `trainable` of them (or none) require gradients.
+
+    PEFT turns gradients on for what it activates and off for the rest, and has changed its mind about when; so the
+    set is stated here, at each switch, and not assumed.
+    """
+    model.base_model.set_adapter(list(adapters), inference_mode=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trainable is not None and ".lora_" in name and f".{trainable}." in name)
+
+
+@contextmanager
+def active(model: Any, adapters: Sequence[str]) -> Iterator[None]:
+    """Within the block these adapters are active, without gradients; with none given, the bare base."""
+    before = list(model.base_model.active_adapters)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if adapters:
+        model.base_model.set_adapter(list(adapters), inference_mode=True)
+    else:
+        model.base_model.disable_adapter_layers()
+    try:
+        yield
+    finally:
+        if not adapters:
+            model.base_model.enable_adapter_layers()
+        model.base_model.set_adapter(before, inference_mode=True)
+        for parameter in trained:
+            parameter.requires_grad_(True)
+
+
+@contextmanager
+def merged(model: Any, only_if: bool = True) -> Iterator[None]:
+    """Within the block the active adapters are added into the weights, so that generation runs plain layers.
+
+    After it the very weights from before stand again, bit for bit: subtracting would leave rounding behind.
+    Costs a second copy of the layers that carry LoRA. Quantized and sharded layers are left as they are, and so is a
+    model without adapters.
+    """
+    import torch
+    from peft.tuners.lora import Linear
+    from torch.distributed.tensor import DTensor
+
+    layers = [
+        module
+        for module in model.modules()
+        if only_if and type(module) is Linear and not isinstance(module.base_layer.weight, DTensor)
+    ]
+    saved = []
+    try:
+        with torch.no_grad():
+            for layer in layers:
+                weight = layer.base_layer.weight
+                delta = sum(
+                    (layer.get_delta_weight(name) for name in layer.active_adapters if name in layer.lora_A),
+                    start=torch.zeros((), dtype=weight.dtype, device=weight.device),
+                )
+                saved.append((layer, weight.data))
+                weight.data = (weight.data + delta).to(weight.dtype)  # LoRA is float32: one rounding
+                layer.merged_adapters.extend(layer.active_adapters)
+        yield
+    finally:
+        for layer, weight in saved:
+            layer.base_layer.weight.data = weight
+            layer.merged_adapters.clear()
+
+
+def _short(identity: str) -> str:
+    return identity if len(identity) <= 48 else identity[:45] + "…"

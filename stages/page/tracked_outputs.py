@@ -1,0 +1,57 @@
+"""Numbers → the small files that Git keeps of a run: one object to compare runs by, and three tables to plot.
+
+All else of a run lies in DVC's cache. `dvc metrics diff`, `dvc exp show` and `dvc plots diff` read these files only,
+so they stay short, and they work in a clone that has pulled nothing.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from stages.page.comparison import METRICS, Comparison
+from stages.page.inputs import MODELS, PPO, Run
+
+TRAINED = ("base", "sft", "rm")
+"""The stages with a loss on training and on held-out data."""
+
+
+def headline(run: Run, comparison: Comparison) -> dict[str, dict[str, float]]:
+    """What two runs are compared by, rounded to four decimals: a section per model, then how training ended.
+
+    A number that a run does not have (`eval_loss.base` of a base that was not trained here) is left out.
+    """
+    documents = run.documents
+    accuracies = {key: documents["train_rm"].get(f"eval_{key}") for key in ("accuracy", "accuracy_chosen_not_longer")}
+    sections = {
+        **{model: {metric.name: comparison.values[model][metric.name].value for metric in METRICS} for model in MODELS},
+        "eval_loss": {stage: documents[f"train_{stage}"].get("eval_loss") for stage in TRAINED},
+        "reward_model": accuracies,
+        "rollouts": {
+            key: documents["train_ppo"].get("last", {}).get(key) for key in ("score", "reward", "kl", "response_length")
+        },
+    }
+    return {
+        name: {key: round(value, 4) for key, value in section.items() if value is not None}
+        for name, section in sections.items()
+    }
+
+
+def losses(run: Run) -> Iterator[dict[str, Any]]:
+    """One row per stage, part and logging step: `stage,part,step,loss`."""
+    for stage in TRAINED:
+        for part, curve, column in (("train", stage, "loss"), ("eval", f"{stage}_eval", "eval_loss")):
+            for step, loss in zip(run.curves[curve]["step"], run.curves[curve][column], strict=True):
+                yield {"stage": stage, "part": part, "step": step, "loss": loss}
+
+
+def updates(run: Run) -> Iterator[dict[str, Any]]:
+    """One row per PPO update, with every column of its curve."""
+    curve = run.curves["ppo"]
+    for values in zip(*(curve[name] for name in PPO), strict=True):
+        yield dict(zip(PPO, values, strict=True))
+
+
+def models(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    """One row per model and metric, with its 95 % interval: `model,metric,value,low,high`."""
+    for metric in METRICS:
+        for model in MODELS:
+            yield {"model": model, "metric": metric.name} | comparison.values[model][metric.name]._asdict()

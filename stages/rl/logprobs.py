@@ -1,0 +1,111 @@
+"""One module, four views: what the policy, its value head, the reference and the reward model say about responses.
+
+All of them read one frozen base; they differ in which adapters are active. Only the positions that predict a response
+token go through the LM head, and these in chunks.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from stages.models import forward
+from stages.rl import maths
+from stages.runtime.errors import UserError
+
+
+class Words(NamedTuple):
+    """What a language model says about each response token; [B, R] each, 0 where masked."""
+
+    log_probs: Tensor
+    entropy: Tensor
+    values: Tensor | None
+
+
+def words(
+    model: Any, batch: forward.Batch, temperature: float, chunk: int, value_head: nn.Linear | None = None
+) -> Words:
+    """Log-probabilities, entropies and, with a head, values of the response tokens, from one forward pass.
+
+    Args:
+        temperature: divides the logits, as in sampling.
+        chunk: rows that go through the LM head at a time; no chunk's logits are kept for the backward pass.
+    """
+    head = forward.causal_lm(model).get_output_embeddings()
+    present = batch.response_mask.bool()
+    states = forward.hidden_states(model, batch)[:, batch.prompt_length - 1 : -1][present]
+    tokens = batch.response[present]
+
+    def through_head(part: Tensor, part_tokens: Tensor) -> tuple[Tensor, Tensor]:
+        return maths.log_probs_and_entropy(head(part), part_tokens, temperature)
+
+    log_probs, entropies = [], []
+    for part, part_tokens in zip(states.split(chunk), tokens.split(chunk), strict=True):
+        if torch.is_grad_enabled() and type(head) is nn.Linear and not head.weight.requires_grad:
+            log_prob, entropy = _FrozenHead.apply(part, head.weight, head.bias, part_tokens, temperature)
+        elif torch.is_grad_enabled():  # a head that learns, such as one with LoRA: its logits are computed twice
+            log_prob, entropy = checkpoint(through_head, part, part_tokens, use_reentrant=False)
+        else:
+            log_prob, entropy = through_head(part, part_tokens)
+        log_probs.append(log_prob)
+        entropies.append(entropy)
+
+    def spread(flat: Tensor) -> Tensor:
+        return torch.zeros(present.shape, dtype=flat.dtype, device=flat.device).masked_scatter(present, flat)
+
+    values = None
+    if value_head is not None:
+        values = spread(value_head(states.float()).squeeze(-1))
+    return Words(spread(torch.cat(log_probs)), spread(torch.cat(entropies)), values)
+
+
+class _FrozenHead(torch.autograd.Function):
+    """`maths.log_probs_and_entropy` behind a frozen LM head, without a gradient for the entropy.
+
+    The gradient of a log-probability by its logits is known once the logits are: one-hot minus probabilities. So the
+    forward pass brings it down to [N, H] and drops the logits, and the backward pass needs no second look at them.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        # The very operations of the forward pass that scores, so that the first ratio is 1.
+        logits = nn.functional.linear(states, weight, bias)
+        log_p = torch.log_softmax(logits.float() / temperature, dim=-1)
+        log_probs = log_p.gather(-1, tokens[:, None]).squeeze(-1)
+        slope = log_p.exp()
+        entropy = -torch.linalg.vecdot(slope, log_p)
+        del logits, log_p
+        slope.neg_().scatter_add_(-1, tokens[:, None], torch.ones_like(log_probs)[:, None])
+        ctx.save_for_backward((slope.to(weight.dtype) @ weight).float().div_(temperature).to(states.dtype))
+        ctx.mark_non_differentiable(entropy)
+        return log_probs, entropy
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (slope,) = ctx.saved_tensors
+        return (gradients[0][:, None] * slope).to(slope.dtype), None, None, None, None
+
+
+def turn_dropout_off(model: nn.Module) -> None:
+    """No dropout anywhere, in training mode too (gradient checkpointing needs that mode)."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = 0.0  # type: ignore[assignment]
+
+
+def check_plain_head(model: Any, batch: forward.Batch) -> None:
+    """Raises UserError when the model's logits are more than its LM head on its trunk (scaled or capped logits)."""
+    causal_lm = forward.causal_lm(model)
+    with torch.no_grad():
+        ours = causal_lm.get_output_embeddings()(forward.hidden_states(model, batch))[:, -1].float()
+        theirs = causal_lm(**forward.inputs(causal_lm, batch)).logits[:, -1].float()
+    if not torch.allclose(ours, theirs, rtol=0.02, atol=0.02 * float(theirs.abs().max())):
+        raise UserError(
+            f"model.name: {type(causal_lm).__name__} changes its logits after the LM head, which PPO here does not "
+            "know how to do; choose another model"
+        )

@@ -1,0 +1,235 @@
+"""What base, sft and rm share of transformers' Trainer: its arguments, its curve, and a resume to the same bytes.
+
+Samples are read front to back in an order that is fixed beforehand (length_order.py), so a trainer that is resumed
+only has to skip; nothing of a sampler needs restoring. Several processes share one step's samples out among them.
+"""
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from stages.models import sharding
+from stages.runtime import checkpoints, params, processes
+from stages.runtime.errors import UserError
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """The knobs of a Trainer run; a stage's section adds its own to them."""
+
+    num_train_epochs: float
+    per_device_train_batch_size: int
+    """Samples in one forward pass."""
+    gradient_accumulation_steps: int
+    """Forward passes per optimizer step on ONE process. Several processes share them out: the global batch,
+    per_device_train_batch_size × gradient_accumulation_steps, stays what it is."""
+    learning_rate: float
+    lr_scheduler_type: Literal["cosine", "linear", "constant"]
+    warmup_ratio: float
+    """Share of the steps in which the learning rate rises from 0."""
+    weight_decay: float
+    max_grad_norm: float
+    logging_steps: int
+    """Optimizer steps between two rows of the curve."""
+    eval_steps: int
+    """Optimizer steps between two evaluations; each also saves a checkpoint to resume from."""
+
+    def __post_init__(self) -> None:
+        params.above_zero(self, "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps",
+                          "learning_rate", "max_grad_norm", "logging_steps", "eval_steps")  # fmt: skip
+        if not 0 <= self.warmup_ratio < 1:
+            raise ValueError("warmup_ratio must lie in [0, 1)")
+        if self.eval_steps % self.logging_steps:
+            # A checkpoint between two rows would lose the part of the running mean that it can't hold.
+            raise ValueError(f"eval_steps {self.eval_steps} is no multiple of logging_steps {self.logging_steps}")
+
+    @property
+    def batch_size(self) -> int:
+        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+
+
+def check_processes(knobs: Optimization, dtype: str) -> int:
+    """Forward passes per optimizer step on this process; quick, to be called before any weight is read.
+
+    Raises:
+        UserError: the gradient accumulation can't be shared out evenly among the processes, or their launcher asks for
+            another precision.
+    """
+    count = int(os.environ.get("WORLD_SIZE", "1"))
+    accumulation, rest = divmod(knobs.gradient_accumulation_steps, count)
+    if rest:
+        raise UserError(
+            f"gradient_accumulation_steps is {knobs.gradient_accumulation_steps}, which {count} processes can't "
+            "share evenly; make it a multiple of their number"
+        )
+    wanted = {"float16": "fp16", "bfloat16": "bf16"}.get(dtype, "no")
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched not in ("no", wanted):
+        raise UserError(
+            f"accelerate was launched with mixed_precision {launched}, but params.yaml says model.dtype {dtype}; "
+            "the parameter alone decides: set mixed_precision to `no`"
+        )
+    return accumulation
+
+
+def arguments(knobs: Optimization, dtype: str, gradient_checkpointing: bool, seed: int, work: Path) -> dict[str, Any]:
+    """Keyword arguments for `TrainingArguments` or a TRL config.
+
+    Raises:
+        UserError: see `check_processes`; or the GPU has no bfloat16.
+    """
+    import torch
+
+    if dtype == "bfloat16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+        raise UserError(
+            f"params.yaml: model.dtype is bfloat16, which {torch.cuda.get_device_name()} lacks: use float16 or float32"
+        )
+    return {
+        "output_dir": str(work),
+        "seed": seed,
+        "num_train_epochs": 1,  # the order of the samples already holds every epoch
+        "train_sampling_strategy": "sequential",
+        "per_device_train_batch_size": knobs.per_device_train_batch_size,
+        "per_device_eval_batch_size": knobs.per_device_train_batch_size,
+        "gradient_accumulation_steps": check_processes(knobs, dtype),
+        "learning_rate": knobs.learning_rate,
+        "lr_scheduler_type": knobs.lr_scheduler_type,
+        "warmup_steps": knobs.warmup_ratio,  # below 1 it is a share
+        "weight_decay": knobs.weight_decay,
+        "max_grad_norm": knobs.max_grad_norm,
+        "logging_steps": knobs.logging_steps,
+        "logging_nan_inf_filter": False,  # it would hide a NaN loss
+        "eval_strategy": "steps",
+        "eval_steps": knobs.eval_steps,
+        "save_strategy": "steps",
+        "save_steps": knobs.eval_steps,
+        "save_total_limit": None,  # checkpoints.rotate, once the new one is sealed
+        "load_best_model_at_end": True,
+        "metric_for_best_model": "eval_loss",
+        "greater_is_better": False,
+        # Either runs under autocast. On GPUs float16 also gets a loss scale that adapts; a CPU has none.
+        "fp16": dtype == "float16",
+        "bf16": dtype == "bfloat16",
+        "use_cpu": processes.on_cpu(),
+        "activation_checkpointing": gradient_checkpointing,
+        # A fused optimizer takes the loss scale into its own kernel, and accelerate then sees no skipped step.
+        "optim": "adamw_torch" if dtype == "float16" else "adamw_torch_fused",
+        "report_to": "none",
+        "disable_tqdm": False,  # quiet logging would take the bar away
+        "dataloader_pin_memory": False,
+    }
+
+
+def on_one_gpu(args: Any) -> Any:
+    """The TrainingArguments, with one GPU for this process.
+
+    Left alone, a process that sees several would have them share out every batch, which is then as many times as large.
+    """
+    args._n_gpu = min(args.n_gpu, 1)
+    return args
+
+
+def show_progress(trainer: Any) -> None:
+    """One bar with a rate and the newest losses, in place of a line per log entry."""
+    from transformers.trainer_callback import ProgressCallback
+    from transformers.utils.logging import set_tqdm_hook
+
+    set_tqdm_hook(lambda bar, args, kwargs: bar(*args, **(kwargs | {"disable": True})))  # none for a checkpoint's files
+
+    class Bar(ProgressCallback):  # type: ignore[misc]
+        def on_prediction_step(self, *args: Any, **kwargs: Any) -> None:
+            pass
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            if self.training_bar is not None:
+                shown = {key: f"{logs[key]:.4g}" for key in ("loss", "eval_loss") if key in logs}
+                self.training_bar.set_postfix(shown, refresh=False)
+
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(Bar())
+
+
+def callbacks(work: Path) -> list[Any]:
+    """Evaluate after the last step too, seal each checkpoint that is whole and drop old ones, stop at a NaN loss."""
+    from transformers import TrainerCallback
+
+    class EvaluateAtTheEnd(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step >= state.max_steps:
+                control.should_log = control.should_evaluate = True
+
+    class Seal(TrainerCallback):  # type: ignore[misc]
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.is_world_process_zero:
+                checkpoints.seal(work / f"checkpoint-{state.global_step}")
+                checkpoints.rotate(work)
+
+    class StopAtNaN(TrainerCallback):  # type: ignore[misc]
+        def on_log(
+            self, args: Any, state: Any, control: Any, logs: Any = None, optimizer: Any = None, **kwargs: Any
+        ) -> None:
+            for name in ("loss", "grad_norm", "eval_loss"):
+                value = (logs or {}).get(name)
+                if value is not None and not math.isfinite(value):
+                    if name == "grad_norm" and overflowed(optimizer):
+                        del logs[name]
+                        state.log_history[-1].pop(name, None)  # a copy, from which the curve is made
+                        continue
+                    raise UserError(
+                        f"step {state.global_step}: {name} is {value}. The checkpoint before it is kept; lower "
+                        "learning_rate, or use bfloat16 or float32 instead of float16"
+                    )
+
+    return [EvaluateAtTheEnd(), Seal(), StopAtNaN()]
+
+
+def overflowed(optimizer: Any) -> bool:
+    """Whether float16's loss scale was too large for this step, which was skipped and halved it.
+
+    Its first steps search for the scale that way. A scale below 1 is no overflow: there a gradient itself is not
+    finite.
+    """
+    scaler = getattr(optimizer, "scaler", None)
+    return scaler is not None and bool(optimizer.step_was_skipped) and scaler.get_scale() >= 1
+
+
+def keep_float32(model: Any) -> None:
+    """What trains is float32, whatever the base is: TRL rounds it to bfloat16 when the base is quantized."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()
+
+
+def train(trainer: Any, work: Path) -> None:
+    """Train from the newest whole checkpoint, or from the start; then the best checkpoint's weights are loaded."""
+    show_progress(trainer)
+    if sharding.is_sharded(trainer.model):
+        sharding.average_gradients(trainer)
+    newest = checkpoints.latest(work)
+    trainer.train(resume_from_checkpoint=str(newest) if newest else None)
+
+
+def rows(trainer: Any, steps_per_epoch: float, columns: Sequence[str], step_of: str) -> list[dict[str, Any]]:
+    """The trainer's log entries that have the key `step_of`, by these columns.
+
+    Args:
+        steps_per_epoch: to count epochs of the data, of which the trainer knows nothing.
+    """
+    found = []
+    for entry in trainer.state.log_history:
+        if step_of in entry:
+            row = {column: entry[column] for column in columns if column in entry}
+            found.append(row | {"step": entry["step"], "epoch": entry["step"] / steps_per_epoch})
+    return found
+
+
+def best_eval(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The row with the lowest eval_loss, the first of equals: the checkpoint that was kept."""
+    return min(entries, key=lambda row: row["eval_loss"])
+
+
+def is_first_process() -> bool:
+    return int(os.environ.get("RANK", "0")) == 0
