@@ -220,86 +220,88 @@ def lm_head(shape: Shape, precision: Precision, tokens: int) -> int:
     return tokens * shape.vocab * (precision.activation + 4 + 4 + 4)
 
 
-def sft(shape: Shape, model: Model, knobs: Sft) -> dict[str, int]:
-    rows, length = knobs.per_device_train_batch_size, knobs.max_source_length + knobs.max_target_length
+def sft(shape: Shape, model: Model, config: Sft) -> dict[str, int]:
+    rows, length = config.per_device_train_batch_size, config.max_source_length + config.max_target_length
     precision = training(model.dtype)
-    labels = rows * knobs.max_target_length
+    labels = rows * config.max_target_length
     return {
-        "adapters": 16 * adapter(shape, knobs.lora),
-        "activations": trained(shape, precision, knobs.lora, rows, length, model.gradient_checkpointing),
+        "adapters": 16 * adapter(shape, config.lora),
+        "activations": trained(shape, precision, config.lora, rows, length, model.gradient_checkpointing),
         "LM head": min(labels, TRL_TILE[0]) * min(shape.vocab, TRL_TILE[1]) * precision.activation
         + labels * shape.hidden * (4 + precision.activation),
     }
 
 
-def rm(shape: Shape, model: Model, knobs: Rm) -> dict[str, int]:
+def rm(shape: Shape, model: Model, config: Rm) -> dict[str, int]:
     """Both answers of each pair go through side by side, while it trains and when it judges the held-out ones."""
-    rows, length = 2 * knobs.per_device_train_batch_size, knobs.max_source_length + knobs.max_target_length
+    rows, length = 2 * config.per_device_train_batch_size, config.max_source_length + config.max_target_length
     precision = training(model.dtype)
     return {
-        "adapters": 16 * adapter(shape, knobs.lora),
+        "adapters": 16 * adapter(shape, config.lora),
         "largest phase": max(
-            trained(shape, precision, knobs.lora, rows, length, model.gradient_checkpointing),
-            read(shape, scoring(model.dtype, shape.chatglm), knobs.lora, rows, length),
+            trained(shape, precision, config.lora, rows, length, model.gradient_checkpointing),
+            read(shape, scoring(model.dtype, shape.chatglm), config.lora, rows, length),
         ),
     }
 
 
-def ppo(shape: Shape, model: Model, knobs: Ppo, below: list[Lora]) -> dict[str, int]:
+def ppo(shape: Shape, model: Model, config: Ppo, below: list[Lora]) -> dict[str, int]:
     """The largest of sampling, scoring and learning. `below`: the adapters of sft and rm, frozen."""
-    length = knobs.max_source_length + knobs.max_response_length
-    precision, side = scoring(model.dtype, shape.chatglm), knobs.local_rollout_forward_batch_size
-    side, rows = min(side, knobs.batch_size), min(knobs.per_device_train_batch_size, knobs.batch_size)
+    length = config.max_source_length + config.max_response_length
+    precision, side = scoring(model.dtype, shape.chatglm), config.local_rollout_forward_batch_size
+    side, rows = min(side, config.batch_size), min(config.per_device_train_batch_size, config.batch_size)
 
-    merged = merged_copy(shape, model, knobs.lora, knobs.merge_adapters_for_rollouts)
+    merged = merged_copy(shape, model, config.lora, config.merge_adapters_for_rollouts)
     sampling = merged + generating(
-        shape, model, None if merged else knobs.lora, side, knobs.max_source_length, knobs.max_response_length
+        shape, model, None if merged else config.lora, side, config.max_source_length, config.max_response_length
     )
     judging = max(
-        read(shape, precision, knobs.lora, side, length),
+        read(shape, precision, config.lora, side, length),
         side * length * shape.hidden * precision.activation
-        + lm_head(shape, precision, min(knobs.lm_head_chunk, side * knobs.max_response_length)),
+        + lm_head(shape, precision, min(config.lm_head_chunk, side * config.max_response_length)),
     )
-    learning = trained(shape, precision, knobs.lora, rows, length, model.gradient_checkpointing) + lm_head(
-        shape, precision, min(knobs.lm_head_chunk, rows * knobs.max_response_length)
+    learning = trained(shape, precision, config.lora, rows, length, model.gradient_checkpointing) + lm_head(
+        shape, precision, min(config.lm_head_chunk, rows * config.max_response_length)
     )
     return {
-        "adapters": 24 * adapter(shape, knobs.lora) + 4 * sum(adapter(shape, lora) for lora in below),
+        "adapters": 24 * adapter(shape, config.lora) + 4 * sum(adapter(shape, lora) for lora in below),
         "largest phase": max(sampling, judging, learning),
     }
 
 
-def predict(shape: Shape, model: Model, knobs: Predict, below: list[Lora]) -> dict[str, int]:
+def predict(shape: Shape, model: Model, config: Predict, below: list[Lora]) -> dict[str, int]:
     """With the stack of ppo. `below`: the adapters of sft and ppo."""
-    merged = merged_copy(shape, model, below[-1], knobs.merge_adapters)
+    merged = merged_copy(shape, model, below[-1], config.merge_adapters)
     lora = None if merged else below[-1]
     return {
         "adapters": 4 * sum(adapter(shape, lora) for lora in below),
         "merged copy": merged,
-        "generating": generating(shape, model, lora, knobs.batch_size, knobs.max_source_length, knobs.max_new_tokens),
+        "generating": generating(
+            shape, model, lora, config.batch_size, config.max_source_length, config.max_new_tokens
+        ),
     }
 
 
-def score(shape: Shape, model: Model, knobs: Score, lora: Lora) -> dict[str, int]:
-    length = knobs.max_source_length + knobs.max_target_length
+def score(shape: Shape, model: Model, config: Score, lora: Lora) -> dict[str, int]:
+    length = config.max_source_length + config.max_target_length
     precision = scoring(model.dtype, shape.chatglm)
     return {
         "adapters": 4 * adapter(shape, lora),
-        "activations": read(shape, precision, lora, knobs.batch_size, length),
+        "activations": read(shape, precision, lora, config.batch_size, length),
     }
 
 
 def parts(name: str) -> dict[str, dict[str, int]]:
     """Stage → part → bytes, under the profile `name`."""
-    model, knobs = profiled(name)
-    shape = shape_of(model, knobs["base"])
-    loras = {stage: knobs[stage].lora for stage in ("sft", "rm", "ppo")}
+    model, config = profiled(name)
+    shape = shape_of(model, config["base"])
+    loras = {stage: config[stage].lora for stage in ("sft", "rm", "ppo")}
     found = {
-        "sft": sft(shape, model, knobs["sft"]),
-        "rm": rm(shape, model, knobs["rm"]),
-        "ppo": ppo(shape, model, knobs["ppo"], [loras["sft"], loras["rm"]]),
-        "predict": predict(shape, model, knobs["predict"], [loras["sft"], loras["ppo"]]),
-        "score": score(shape, model, knobs["score"], loras["rm"]),
+        "sft": sft(shape, model, config["sft"]),
+        "rm": rm(shape, model, config["rm"]),
+        "ppo": ppo(shape, model, config["ppo"], [loras["sft"], loras["rm"]]),
+        "predict": predict(shape, model, config["predict"], [loras["sft"], loras["ppo"]]),
+        "score": score(shape, model, config["score"], loras["rm"]),
     }
     return {stage: {"weights": weights(shape, model)} | found[stage] for stage in STAGES}
 
@@ -337,9 +339,9 @@ def table() -> str:
 
 def chatglm_sft(recompute: bool) -> int:
     """Bytes of SFT under the profile chatglm-6b, but with 2 × 1024 tokens in a pass."""
-    model, knobs = profiled("chatglm-6b")
-    shape = shape_of(model, knobs["base"])
-    short = replace(knobs["sft"], per_device_train_batch_size=2, max_source_length=896, max_target_length=128)
+    model, config = profiled("chatglm-6b")
+    shape = shape_of(model, config["base"])
+    short = replace(config["sft"], per_device_train_batch_size=2, max_source_length=896, max_target_length=128)
     model = replace(model, gradient_checkpointing=recompute)
     return weights(shape, model) + sum(sft(shape, model, short).values())
 

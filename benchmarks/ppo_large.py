@@ -101,7 +101,7 @@ def make(arguments: argparse.Namespace, accelerator: Any, work: Path) -> Trainer
     model = get_peft_model(network, lora.config(task_type="CAUSAL_LM"), adapter_name="sft")
     for name in ("reward", "ppo"):
         model.add_adapter(name, LoraConfig(r=8, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
-    knobs = Ppo(
+    config = Ppo(
         resume_lora_training=False,
         total_episodes=arguments.batch_size * (arguments.updates + 1),
         batch_size=arguments.batch_size,
@@ -145,7 +145,7 @@ def make(arguments: argparse.Namespace, accelerator: Any, work: Path) -> Trainer
         prompts=torch.randint(2, arguments.vocab_size, (64, arguments.prompt_tokens)).tolist(),
         eos=[END],
         pad=PAD,
-        knobs=knobs,
+        config=config,
         seed=0,
         accelerator=accelerator,
         work=work,

@@ -54,7 +54,7 @@ def main() -> None:
 
 def make(folder: Path, settings: dict[str, Any], work: Path) -> Trainer:
     """The trainer as `stages.ppo` sets it up."""
-    knobs = Ppo(
+    config = Ppo(
         resume_lora_training=False,
         total_episodes=settings["batch_size"] * (settings["updates"] + 1),
         batch_size=settings["batch_size"],
@@ -92,7 +92,7 @@ def make(folder: Path, settings: dict[str, Any], work: Path) -> Trainer:
     origin = base_model.read(folder / "base")
     tokenizer = origin.tokenizer()
     accelerator = accelerate.Accelerator(cpu=True)
-    model, policy, reference = build(origin, folder / "sft", folder / "reward", knobs, accelerator.device)
+    model, policy, reference = build(origin, folder / "sft", folder / "reward", config, accelerator.device)
     return Trainer(
         model=model,
         policy=policy,
@@ -101,7 +101,7 @@ def make(folder: Path, settings: dict[str, Any], work: Path) -> Trainer:
         prompts=json.loads((folder / "prompts.json").read_text(encoding="utf-8")),
         eos=[len(tokenizer)],  # never sampled: all responses get the full length, as in TRL without a stop token
         pad=tokenizer.pad_token_id,
-        knobs=knobs,
+        config=config,
         seed=settings["seed"],
         accelerator=accelerator,
         work=work,

@@ -39,12 +39,12 @@ def main(
     validate: Annotated[Path, typer.Option(help="validation samples, for the eval loss")],
     to: Annotated[Path, typer.Option(help="folder of the base model")],
     log: Annotated[Path, typer.Option(help="folder of the curves and the training metrics")],
-    config: Annotated[Path, typer.Option("--params", help="parameters")],
+    params_file: Annotated[Path, typer.Option("--params", help="parameters")],
 ) -> None:
     """Make the base model's folder."""
-    seed = params.load(config, "seed", int)
-    model = params.load(config, "model", base_model.Model)
-    knobs = params.load(config, "base", BaseTraining)
+    seed = params.load(params_file, "seed", int)
+    model = params.load(params_file, "model", base_model.Model)
+    config = params.load(params_file, "base", BaseTraining)
 
     if model.name != base_model.TINY:  # nothing to train: resolve the name and say where the model is
         with atomic.folder(to) as folder:
@@ -57,19 +57,21 @@ def main(
     if model.dtype != "float32" or model.quantization != "none":
         raise UserError("params.yaml: model.name is `tiny`, which is trained in float32: set model.dtype to float32")
 
-    with resume.folder("base", [seed, asdict(model), asdict(knobs)], [train, validate]) as state:
+    with resume.folder("base", [seed, asdict(model), asdict(config)], [train, validate]) as state:
         from transformers import Trainer, TrainingArguments, set_seed
 
         set_seed(seed)
         texts, held_out = corpus(train), corpus(validate)
-        tokenizer = tiny.tokenizer(texts, knobs.architecture)
-        network = tiny.network(knobs.architecture, tokenizer)
-        blocks, eval_blocks = pack(tokenizer, texts, knobs.block_size), pack(tokenizer, held_out, knobs.block_size)
-        order = length_grouping.epochs([len(b) for b in blocks], knobs.batch_size, knobs.num_train_epochs, seed)
+        tokenizer = tiny.tokenizer(texts, config.architecture)
+        network = tiny.network(config.architecture, tokenizer)
+        blocks, eval_blocks = pack(tokenizer, texts, config.block_size), pack(tokenizer, held_out, config.block_size)
+        order = length_grouping.epochs([len(b) for b in blocks], config.batch_size, config.num_train_epochs, seed)
 
         trainer = Trainer(
             model=network,
-            args=supervised.on_one_gpu(TrainingArguments(**supervised.arguments(knobs, "float32", False, seed, state))),
+            args=supervised.on_one_gpu(
+                TrainingArguments(**supervised.arguments(config, "float32", False, seed, state))
+            ),
             train_dataset=[blocks[i] for i in order],
             eval_dataset=eval_blocks,
             data_collator=collate,
@@ -77,7 +79,7 @@ def main(
         )
         supervised.train(trainer, state)
 
-        steps_per_epoch = len(blocks) / knobs.batch_size
+        steps_per_epoch = len(blocks) / config.batch_size
         rows = supervised.rows(trainer, steps_per_epoch, CURVE, step_of="loss")
         evals = supervised.rows(trainer, steps_per_epoch, EVAL_CURVE, step_of="eval_loss")
         curves.write(log / "curve.csv", CURVE, rows)
@@ -87,7 +89,7 @@ def main(
             {
                 "trained": True,
                 "parameters": sum(p.numel() for p in network.parameters()),
-                "tokens": len(blocks) * knobs.block_size,
+                "tokens": len(blocks) * config.block_size,
                 "steps": trainer.state.global_step,
                 "eval_loss": round(supervised.best_eval(evals)["eval_loss"], 4),
             },

@@ -40,7 +40,7 @@ def main(
     base: Annotated[Path, typer.Option(help="folder of the base model")] = Path("models/base"),
     sft: Annotated[Path, typer.Option(help="folder of the sft adapter")] = Path("models/sft"),
     ppo: Annotated[Path, typer.Option(help="folder of the ppo adapter")] = Path("models/ppo"),
-    config: Annotated[Path, typer.Option("--params", help="parameters; `predict` says how to decode")] = Path(
+    params_file: Annotated[Path, typer.Option("--params", help="parameters; `predict` says how to decode")] = Path(
         "params.yaml"
     ),
 ) -> None:
@@ -50,8 +50,8 @@ def main(
     if other == model:
         raise UserError(f"--compare needs another stack than {model}")
     names = [model, other or OTHER[model]] if compare else [model]
-    seed = params.load(config, "seed", int)
-    knobs = params.load(config, "predict", Predict)
+    seed = params.load(params_file, "seed", int)
+    config = params.load(params_file, "predict", Predict)
     origin = base_model.read(base)
 
     def folders(name: Name) -> list[Path]:
@@ -64,7 +64,7 @@ def main(
     from stages.serving.chat_models import Speakers
     from stages.serving.repl import Repl
 
-    with Speakers(origin, processes.device(), knobs.merge_adapters) as speakers:
+    with Speakers(origin, processes.device(), config.merge_adapters) as speakers:
         for name, adapters in stacks.items():
             speakers.add(name, adapters)
 
@@ -72,7 +72,14 @@ def main(
             name: Name, history: History, question: str, number: int, show: Callable[[str], None] = lambda piece: None
         ) -> "Reply":
             return speakers.answer(
-                name, history, question, f"{seed}/{number}", knobs, knobs.max_source_length, knobs.max_new_tokens, show
+                name,
+                history,
+                question,
+                f"{seed}/{number}",
+                config,
+                config.max_source_length,
+                config.max_new_tokens,
+                show,
             )
 
         if interactive:

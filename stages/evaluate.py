@@ -40,10 +40,10 @@ def main(
     rm: Annotated[Path, typer.Option(help="folder of the reward adapter and its head")],
     adapter: Annotated[list[Path], typer.Option(help="folder of an adapter whose lineage to collect")],
     to: Annotated[Path, typer.Option(help="folder of the numbers: <name>.jsonl each, and lineage.json")],
-    config: Annotated[Path, typer.Option("--params", help="parameters")],
+    params_file: Annotated[Path, typer.Option("--params", help="parameters")],
 ) -> None:
     """Measure every answer, and collect which model is made of what."""
-    config_evaluate = params.load(config, "evaluate", Evaluate)
+    config = params.load(params_file, "evaluate", Evaluate)
     samples = records.read_samples(test)
     rows = {model: read_answers(answers / f"{model}.jsonl", len(samples)) for model in name}
     frozen_base = base_model.read(base)
@@ -56,7 +56,7 @@ def main(
     tokenizer = frozen_base.tokenizer()
     model = stack.load(frozen_base.causal_lm(accelerator.device), folders)
     head = reward.load_head(rm, accelerator.device)
-    source, target = config_evaluate.max_source_length, config_evaluate.max_target_length
+    source, target = config.max_source_length, config.max_target_length
     prompts = [encoding.encode_prompt(tokenizer, s.history, s.instruction, source, "evaluate").ids for s in samples]
     rewards = {
         model_name: reward.score(
@@ -65,7 +65,7 @@ def main(
             prompts,
             [encoding.encode_answer(tokenizer, row["predict"], target).ids for row in rows[model_name]],
             tokenizer.pad_token_id,
-            config_evaluate.batch_size,
+            config.batch_size,
         )
         for model_name in name
     }

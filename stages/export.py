@@ -27,7 +27,7 @@ def main(
     base: Annotated[Path, typer.Option(help="folder of the base model")] = Path("models/base"),
     sft: Annotated[Path, typer.Option(help="folder of the sft adapter")] = Path("models/sft"),
     ppo: Annotated[Path, typer.Option(help="folder of the ppo adapter")] = Path("models/ppo"),
-    config: Annotated[Path, typer.Option("--params", help="parameters, for the card and how to decode")] = Path(
+    params_file: Annotated[Path, typer.Option("--params", help="parameters, for the card and how to decode")] = Path(
         "params.yaml"
     ),
     metrics: Annotated[Path, typer.Option(help="folder of the metrics, for the card")] = Path("reports/metrics"),
@@ -35,8 +35,8 @@ def main(
     """Write a stack as a model of its own."""
     to = to.resolve()
     check_free(to)
-    knobs = params.load(config, "predict", Predict)
-    parameters = yaml.safe_load(config.read_text(encoding="utf-8"))
+    config = params.load(params_file, "predict", Predict)
+    parameters = yaml.safe_load(params_file.read_text(encoding="utf-8"))
     origin = base_model.read(base)
     folders = stack_names.resolve(model, origin, sft, ppo)
     adapters = [stack.lineage(folder) for folder in folders]
@@ -47,7 +47,7 @@ def main(
     from stages.serving import merged_model
 
     with atomic.folder(to) as folder:
-        merged_model.write(origin, folders, knobs, knobs.max_new_tokens, folder)
+        merged_model.write(origin, folders, config, config.max_new_tokens, folder)
         model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
         card = model_card.text(model, origin, adapters, parameters, scores, model_type, to.name)
         atomic.write_text(folder / "README.md", card)

@@ -25,11 +25,11 @@ def main(
     rm: Annotated[Path, typer.Option(help="folder of the reward adapter and its head")],
     to: Annotated[Path, typer.Option(help="folder of the ppo adapter")],
     log: Annotated[Path, typer.Option(help="folder of the curve and the training metrics")],
-    config: Annotated[Path, typer.Option("--params", help="parameters")],
+    params_file: Annotated[Path, typer.Option("--params", help="parameters")],
 ) -> None:
     """Train the policy against the reward model."""
-    seed = params.load(config, "seed", int)
-    knobs = params.load(config, "ppo", Ppo)
+    seed = params.load(params_file, "seed", int)
+    config = params.load(params_file, "ppo", Ppo)
     samples = records.read_samples(train)
     origin = base_model.read(base)
     stack.resolve(origin, [rm])
@@ -39,15 +39,15 @@ def main(
 
     accelerator = processes.join()
     with resume.folder(
-        "ppo", [seed, asdict(knobs)], [train, base, sft, rm], accelerator.is_main_process
+        "ppo", [seed, asdict(config)], [train, base, sft, rm], accelerator.is_main_process
     ) as state_folder:
         from stages.generation.generate import eos_ids
         from stages.rl.trainer import CURVE, Trainer
 
         set_seed(seed)
         tokenizer = origin.tokenizer()
-        model, policy, reference = build(origin, sft, rm, knobs, accelerator.device)
-        prompts = [encode(tokenizer, sample, knobs) for sample in samples]
+        model, policy, reference = build(origin, sft, rm, config, accelerator.device)
+        prompts = [encode(tokenizer, sample, config) for sample in samples]
         trainer = Trainer(
             model=model,
             policy=policy,
@@ -56,7 +56,7 @@ def main(
             prompts=prompts,
             eos=eos_ids(model, tokenizer),
             pad=tokenizer.pad_token_id,
-            knobs=knobs,
+            config=config,
             seed=seed,
             accelerator=accelerator,
             work=state_folder,
@@ -71,7 +71,7 @@ def main(
         curves.write(log / "curve.csv", CURVE, state.rows)
         atomic.write_json(log / "metrics.json", summary(state))
         with atomic.folder(to) as folder:
-            stack.save(model, policy[-1], "ppo", origin, [] if knobs.resume_lora_training else [sft], folder)
+            stack.save(model, policy[-1], "ppo", origin, [] if config.resume_lora_training else [sft], folder)
             from safetensors.torch import save_file
 
             save_file(
@@ -81,11 +81,11 @@ def main(
             )
 
 
-def build(origin: base_model.Base, sft: Path, rm: Path, knobs: Ppo, device: Any) -> tuple[Any, list[str], list[str]]:
+def build(origin: base_model.Base, sft: Path, rm: Path, config: Ppo, device: Any) -> tuple[Any, list[str], list[str]]:
     """The stack with the adapter that trains, and the names of the policy's and the reference's adapters."""
     model = stack.load(origin.causal_lm(device), [sft, rm])
-    if not knobs.resume_lora_training:
-        model.add_adapter("ppo", knobs.lora.fit(model, "ppo").config(task_type="CAUSAL_LM"))
+    if not config.resume_lora_training:
+        model.add_adapter("ppo", config.lora.fit(model, "ppo").config(task_type="CAUSAL_LM"))
         return model, ["sft", "ppo"], ["sft"]
     kept = stack.lineage(sft)
     if kept.below:
@@ -94,8 +94,8 @@ def build(origin: base_model.Base, sft: Path, rm: Path, knobs: Ppo, device: Any)
     return model, ["ppo"], []
 
 
-def encode(tokenizer: Any, sample: records.Sample, knobs: Ppo) -> list[int]:
-    limit = knobs.max_source_length
+def encode(tokenizer: Any, sample: records.Sample, config: Ppo) -> list[int]:
+    limit = config.max_source_length
     return encoding.encode_prompt(tokenizer, sample.history, sample.instruction, limit, "ppo").ids
 
 

@@ -37,12 +37,12 @@ def main(
     test: Annotated[Path, typer.Option(help="test samples (JSON lines)")],
     base: Annotated[Path, typer.Option(help="folder of the base model")],
     to: Annotated[Path, typer.Option(help="answers (JSON lines)")],
-    config: Annotated[Path, typer.Option("--params", help="parameters")],
+    params_file: Annotated[Path, typer.Option("--params", help="parameters")],
     adapter: Annotated[list[Path], typer.Option(help="folder of an adapter, lowest first; the last is the top")] = [],
 ) -> None:
     """Answer every test question."""
-    seed = params.load(config, "seed", int)
-    knobs = params.load(config, "predict", Predict)
+    seed = params.load(params_file, "seed", int)
+    config = params.load(params_file, "predict", Predict)
     samples = records.read_samples(test)
     origin = base_model.read(base)
     folders = stack.resolve(origin, adapter)
@@ -55,18 +55,18 @@ def main(
     here = processes.join()
     tokenizer = origin.tokenizer()
     model = stack.load(origin.causal_lm(here.device), folders)
-    prompts = [encode(tokenizer, sample, knobs) for sample in samples]
+    prompts = [encode(tokenizer, sample, config) for sample in samples]
     mine = share(len(samples), here.process_index, here.num_processes, sharding.is_sharded(model))
     found: list[tuple[int, Answer]] = []
     bar = tqdm(total=len(mine), desc=f"predict@{name}", unit="answer", disable=not here.is_main_process)
-    with stack.merged(model, only_if=knobs.merge_adapters), bar:
+    with stack.merged(model, only_if=config.merge_adapters), bar:
         for i, answer in generate(
             model,
             [prompts[i] for i in mine],
             [f"{seed}/{i}" for i in mine],
-            knobs,
-            knobs.max_new_tokens,
-            knobs.batch_size,
+            config,
+            config.max_new_tokens,
+            config.batch_size,
             eos_ids(model, tokenizer),
             tokenizer.pad_token_id,
         ):
@@ -98,8 +98,8 @@ def share(count: int, process: int, processes: int, evenly: bool) -> list[int]:
     return [*mine, 0] if evenly and len(mine) < -(-count // processes) else mine
 
 
-def encode(tokenizer: Any, sample: records.Sample, knobs: Predict) -> list[int]:
-    limit = knobs.max_source_length
+def encode(tokenizer: Any, sample: records.Sample, config: Predict) -> list[int]:
+    limit = config.max_source_length
     return encoding.encode_prompt(tokenizer, sample.history, sample.instruction, limit, "predict").ids
 
 

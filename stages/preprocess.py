@@ -39,11 +39,11 @@ def main(
     preference: Annotated[Path, typer.Option("--preferences", help="preference records")],
     to: Annotated[Path, typer.Option(help="folder for the JSON lines")],
     log: Annotated[Path, typer.Option(help="folder of metrics.json: what came in, was dropped and went out")],
-    config: Annotated[Path, typer.Option("--params", help="parameters")],
+    params_file: Annotated[Path, typer.Option("--params", help="parameters")],
 ) -> None:
     """Turn dialogues into samples and preference records into pairs."""
-    seed = params.load(config, "seed", int)
-    data = params.load(config, "data", Data)
+    seed = params.load(params_file, "seed", int)
+    data = params.load(params_file, "data", Data)
 
     report: dict[str, Any] = {}
     sources = {split: folder / f"{split}_data.json" for split in ("train", "validate", "test")}

@@ -25,24 +25,24 @@ def main(
         str | None, typer.Argument(help="a profile: the name of a file of the profiles folder, without .yaml")
     ] = None,
     profiles: Annotated[Path, typer.Option(help="folder of the profiles")] = Path("profiles"),
-    config: Annotated[Path, typer.Option("--params", help="parameters to switch")] = Path("params.yaml"),
+    params_file: Annotated[Path, typer.Option("--params", help="parameters to switch")] = Path("params.yaml"),
 ) -> None:
     """Switch the parameters to a profile and print what changed; `default` gives the committed ones back.
 
     Without a name nothing changes: it only tells whether the data are there that the parameters name.
     """
     if name is None:
-        absent = missing_data(config)
+        absent = missing_data(params_file)
         if absent:
             raise UserError(absent)
         return
-    before, after = apply(name, profiles, config)
+    before, after = apply(name, profiles, params_file)
     changes = sorted(key for key in before | after if before.get(key) != after.get(key))
     for key in changes:
         print(f"{key}: {before.get(key, '(absent)')} → {after.get(key, '(gone)')}")
     if not changes:
-        print(f"{config} already is the profile `{name}`")
-    absent = missing_data(config)
+        print(f"{params_file} already is the profile `{name}`")
+    absent = missing_data(params_file)
     if absent:
         print(f"next: {absent}")
 

@@ -39,12 +39,12 @@ def main(
     summary: Annotated[Path, typer.Option(help="the summary (Markdown)")],
     headline: Annotated[Path, typer.Option(help="the numbers to compare runs by (JSON)")],
     plots: Annotated[Path, typer.Option(help="folder of the tables that DVC plots (CSV)")],
-    config: Annotated[Path, typer.Option("--params", help="parameters")],
+    params_file: Annotated[Path, typer.Option("--params", help="parameters")],
     defaults: Annotated[Path | None, typer.Option(help="the parameters' defaults, to tell what differs")] = None,
 ) -> None:
     """Write the report."""
-    seed = params.load(config, "seed", int)
-    knobs = params.load(config, "report", Report)
+    seed = params.load(params_file, "seed", int)
+    config = params.load(params_file, "report", Report)
 
     from plotly.offline import get_plotlyjs
 
@@ -53,8 +53,8 @@ def main(
     from stages.runtime import atomic
 
     # What was found: three models on the same samples, the reward model on held-out pairs, the curves.
-    run = inputs.read(predictions, scores, metrics, curves, config, defaults)
-    compared = comparison.compare(run, knobs.bootstrap_samples, seed)
+    run = inputs.read(predictions, scores, metrics, curves, params_file, defaults)
+    compared = comparison.compare(run, config.bootstrap_samples, seed)
     rewards = reward_model.measure(run.pairs)
     checks = health.checks(run, rewards)
     answers = verdict.answers(run, compared, rewards, checks)
@@ -62,14 +62,14 @@ def main(
     # How it is shown.
     drawn = {
         "results": figures.results(run, compared),
-        "losses": figures.losses(run, knobs.smoothing),
-        "behaviour": figures.behaviour(run, knobs.smoothing),
-        "diagnostics": figures.diagnostics(run, knobs.smoothing),
-        "reward_model": figures.reward_model(run, rewards, knobs.smoothing),
+        "losses": figures.losses(run, config.smoothing),
+        "behaviour": figures.behaviour(run, config.smoothing),
+        "diagnostics": figures.diagnostics(run, config.smoothing),
+        "reward_model": figures.reward_model(run, rewards, config.smoothing),
     }
-    html = document.render(run, compared, answers, checks, drawn, get_plotlyjs(), knobs.language)
+    html = document.render(run, compared, answers, checks, drawn, get_plotlyjs(), config.language)
     atomic.write_bytes(page, html)
-    atomic.write_text(summary, short.markdown(compared, answers, knobs.language))
+    atomic.write_text(summary, short.markdown(compared, answers, config.language))
 
     # What Git keeps.
     atomic.write_json(headline, tracked_outputs.headline(run, compared))

@@ -40,17 +40,17 @@ def main(
     base: Annotated[Path, typer.Option(help="folder of the base model")],
     to: Annotated[Path, typer.Option(help="folder of the adapter and the head")],
     log: Annotated[Path, typer.Option(help="folder of the curves, the metrics and the held-out pairs' scores")],
-    config: Annotated[Path, typer.Option("--params", help="parameters")],
+    params_file: Annotated[Path, typer.Option("--params", help="parameters")],
 ) -> None:
     """Train the reward model on the preference pairs."""
-    seed = params.load(config, "seed", int)
-    knobs = params.load(config, "rm", Rm)
+    seed = params.load(params_file, "seed", int)
+    config = params.load(params_file, "rm", Rm)
     pairs, held_out = records.read_pairs(train), records.read_pairs(validate)
     origin = base_model.read(base)
-    supervised.check_processes(knobs, origin.model.dtype)
+    supervised.check_processes(config, origin.model.dtype)
     first = supervised.is_first_process()
 
-    with resume.folder("rm", [seed, asdict(knobs)], [train, validate, base], first) as state:
+    with resume.folder("rm", [seed, asdict(config)], [train, validate, base], first) as state:
         from datasets import Dataset
         from peft import get_peft_model
         from transformers import set_seed
@@ -58,23 +58,23 @@ def main(
 
         set_seed(seed)
         tokenizer = origin.tokenizer()
-        encoded = [encode(tokenizer, pair, knobs) for pair in pairs]
-        encoded_out = [encode(tokenizer, pair, knobs) for pair in held_out]
+        encoded = [encode(tokenizer, pair, config) for pair in pairs]
+        encoded_out = [encode(tokenizer, pair, config) for pair in held_out]
         lengths = [max(len(e["chosen_ids"]), len(e["rejected_ids"])) for e in encoded]
-        order = length_grouping.epochs(lengths, knobs.batch_size, knobs.num_train_epochs, seed)
+        order = length_grouping.epochs(lengths, config.batch_size, config.num_train_epochs, seed)
 
         model = reward.in_float32(origin.reward_model())
-        lora = knobs.lora.fit(model, "rm").config(task_type="SEQ_CLS", modules_to_save=["score"])
+        lora = config.lora.fit(model, "rm").config(task_type="SEQ_CLS", modules_to_save=["score"])
         model = get_peft_model(model, lora)
-        common = supervised.arguments(knobs, origin.model.dtype, origin.model.gradient_checkpointing, seed, state)
-        trainer = evaluation.exact(RewardTrainer, ["loss", "accuracy", "margin"], preference_loss(knobs))(
+        common = supervised.arguments(config, origin.model.dtype, origin.model.gradient_checkpointing, seed, state)
+        trainer = evaluation.exact(RewardTrainer, ["loss", "accuracy", "margin"], preference_loss(config))(
             model=model,
             args=supervised.on_one_gpu(
                 RewardConfig(
                     **common,
                     max_length=None,  # a length here would drop pairs; they are cut above instead
                     disable_dropout=False,
-                    center_rewards_coefficient=knobs.center_rewards_coefficient or None,
+                    center_rewards_coefficient=config.center_rewards_coefficient or None,
                 )
             ),
             train_dataset=Dataset.from_list([encoded[i] for i in order]),
@@ -86,13 +86,13 @@ def main(
         if len(trainer.train_dataset) != len(order):
             raise RuntimeError(f"the trainer took {len(trainer.train_dataset)} of {len(order)} pairs")
         supervised.train(trainer, state)
-        side_by_side = 2 * knobs.per_device_train_batch_size  # as many as while training, both of each pair
+        side_by_side = 2 * config.per_device_train_batch_size  # as many as while training, both of each pair
         # on all processes: a base may be sharded
         judged = judge(trainer.model, encoded_out, held_out, tokenizer.pad_token_id, side_by_side)
         if not first:
             return
 
-        steps_per_epoch = len(pairs) / knobs.batch_size
+        steps_per_epoch = len(pairs) / config.batch_size
         rows = supervised.rows(trainer, steps_per_epoch, CURVE, step_of="loss")
         evals = supervised.rows(trainer, steps_per_epoch, EVAL_CURVE, step_of="eval_loss")
         curves.write(log / "curve.csv", CURVE, rows)
@@ -106,7 +106,7 @@ def main(
             log / "metrics.json",
             {
                 "pairs": {"train": len(pairs), "validate": len(held_out)},
-                "padding_share": round(length_grouping.padding_share(in_order, knobs.per_device_train_batch_size), 4),
+                "padding_share": round(length_grouping.padding_share(in_order, config.per_device_train_batch_size), 4),
                 "steps": trainer.state.global_step,
                 "best_step": supervised.best_eval(evals)["step"],
                 "eval_loss": round(supervised.best_eval(evals)["eval_loss"], 4),
@@ -126,15 +126,15 @@ CURVE = ("step", "epoch", "loss", "grad_norm", "learning_rate", "accuracy", "mar
 EVAL_CURVE = ("step", "epoch", "eval_loss", "eval_accuracy", "eval_margin")
 
 
-def encode(tokenizer: Any, pair: records.Pair, knobs: Rm) -> dict[str, list[int]]:
-    prompt = encoding.encode_prompt(tokenizer, pair.history, pair.instruction, knobs.max_source_length, "rm").ids
+def encode(tokenizer: Any, pair: records.Pair, config: Rm) -> dict[str, list[int]]:
+    prompt = encoding.encode_prompt(tokenizer, pair.history, pair.instruction, config.max_source_length, "rm").ids
     return {
-        "chosen_ids": [*prompt, *encoding.encode_answer(tokenizer, pair.chosen, knobs.max_target_length).ids],
-        "rejected_ids": [*prompt, *encoding.encode_answer(tokenizer, pair.rejected, knobs.max_target_length).ids],
+        "chosen_ids": [*prompt, *encoding.encode_answer(tokenizer, pair.chosen, config.max_target_length).ids],
+        "rejected_ids": [*prompt, *encoding.encode_answer(tokenizer, pair.rejected, config.max_target_length).ids],
     }
 
 
-def preference_loss(knobs: Rm) -> Callable[[Any, Any], Any]:
+def preference_loss(config: Rm) -> Callable[[Any, Any], Any]:
     """(model, batch of b pairs) → [b, 4]: 1, the loss that the trainer minimises, whether it is right, the margin."""
 
     def measure(model: Any, batch: Any) -> Any:
@@ -142,7 +142,7 @@ def preference_loss(knobs: Rm) -> Callable[[Any, Any], Any]:
 
         chosen, rejected = model(**batch, use_cache=False).logits.float().squeeze(-1).chunk(2)
         margin = chosen - rejected
-        loss = -torch.nn.functional.logsigmoid(margin) + knobs.center_rewards_coefficient * (chosen + rejected) ** 2
+        loss = -torch.nn.functional.logsigmoid(margin) + config.center_rewards_coefficient * (chosen + rejected) ** 2
         return torch.stack([torch.ones_like(loss), loss, (margin > 0).to(loss.dtype), margin], dim=1)
 
     return measure

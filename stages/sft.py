@@ -42,17 +42,17 @@ def main(
     base: Annotated[Path, typer.Option(help="folder of the base model")],
     to: Annotated[Path, typer.Option(help="folder of the adapter")],
     log: Annotated[Path, typer.Option(help="folder of the curves and the training metrics")],
-    config: Annotated[Path, typer.Option("--params", help="parameters")],
+    params_file: Annotated[Path, typer.Option("--params", help="parameters")],
 ) -> None:
     """Fine-tune the base on the doctors' answers."""
-    seed = params.load(config, "seed", int)
-    knobs = params.load(config, "sft", Sft)
+    seed = params.load(params_file, "seed", int)
+    config = params.load(params_file, "sft", Sft)
     samples = [*records.read_samples(train), *records.read_samples(validate)]
     origin = base_model.read(base)
-    supervised.check_processes(knobs, origin.model.dtype)
+    supervised.check_processes(config, origin.model.dtype)
     first = supervised.is_first_process()
 
-    with resume.folder("sft", [seed, asdict(knobs)], [train, validate, base], first) as state:
+    with resume.folder("sft", [seed, asdict(config)], [train, validate, base], first) as state:
         from datasets import Dataset
         from peft import get_peft_model
         from transformers import set_seed
@@ -60,14 +60,14 @@ def main(
 
         set_seed(seed)
         tokenizer = origin.tokenizer()
-        encoded = [encode(tokenizer, sample, knobs) for sample in samples]
-        dev, kept = split(len(encoded), knobs.dev_ratio, seed)
+        encoded = [encode(tokenizer, sample, config) for sample in samples]
+        dev, kept = split(len(encoded), config.dev_ratio, seed)
         lengths = [len(encoded[i].ids) for i in kept]
-        order = length_grouping.epochs(lengths, knobs.batch_size, knobs.num_train_epochs, seed)
+        order = length_grouping.epochs(lengths, config.batch_size, config.num_train_epochs, seed)
 
         model = origin.causal_lm()
-        model = get_peft_model(model, knobs.lora.fit(model, "sft").config(task_type="CAUSAL_LM"))
-        common = supervised.arguments(knobs, origin.model.dtype, origin.model.gradient_checkpointing, seed, state)
+        model = get_peft_model(model, config.lora.fit(model, "sft").config(task_type="CAUSAL_LM"))
+        common = supervised.arguments(config, origin.model.dtype, origin.model.gradient_checkpointing, seed, state)
         trainer = evaluation.exact(SFTTrainer, ["loss"], answer_loss)(
             model=model,
             args=supervised.on_one_gpu(SFTConfig(**common, max_length=None, shuffle_dataset=False, packing=False)),
@@ -83,7 +83,7 @@ def main(
         if not first:
             return
 
-        steps_per_epoch = len(kept) / knobs.batch_size
+        steps_per_epoch = len(kept) / config.batch_size
         rows = supervised.rows(trainer, steps_per_epoch, CURVE, step_of="loss")
         evals = supervised.rows(trainer, steps_per_epoch, EVAL_CURVE, step_of="eval_loss")
         curves.write(log / "curve.csv", CURVE, rows)
@@ -97,7 +97,7 @@ def main(
                 "samples_with_dropped_rounds": sum(e.dropped_rounds > 0 for e in encoded),
                 "samples_with_cut_question": sum(e.cut_question > 0 for e in encoded),
                 "samples_with_cut_answer": sum(e.cut_answer > 0 for e in encoded),
-                "padding_share": round(length_grouping.padding_share(in_order, knobs.per_device_train_batch_size), 4),
+                "padding_share": round(length_grouping.padding_share(in_order, config.per_device_train_batch_size), 4),
                 "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
                 "steps": trainer.state.global_step,
                 "best_step": best["step"],
@@ -131,9 +131,9 @@ class EncodedSample:
         }
 
 
-def encode(tokenizer: Any, sample: records.Sample, knobs: Sft) -> EncodedSample:
-    prompt = encoding.encode_prompt(tokenizer, sample.history, sample.instruction, knobs.max_source_length, "sft")
-    answer = encoding.encode_answer(tokenizer, sample.output, knobs.max_target_length)
+def encode(tokenizer: Any, sample: records.Sample, config: Sft) -> EncodedSample:
+    prompt = encoding.encode_prompt(tokenizer, sample.history, sample.instruction, config.max_source_length, "sft")
+    answer = encoding.encode_answer(tokenizer, sample.output, config.max_target_length)
     return EncodedSample(
         [*prompt.ids, *answer.ids], len(prompt.ids), prompt.dropped_rounds, prompt.cut_tokens, answer.cut_tokens
     )

@@ -50,7 +50,7 @@ class Files:
     def arguments(self):
         return {"base": self.base, "sft": self.sft, "ppo": self.ppo, "config": self.params}
 
-    def knobs(self):
+    def config(self):
         return params.load(self.params, "predict", Predict)
 
 
@@ -62,12 +62,12 @@ def files(tmp_path_factory):
 def predicted(files, name, history, question, key):
     """The answer by the way of `predict`: the stack on its own, batches, no streaming."""
     origin = base_model.read(files.base)
-    tokenizer, knobs = origin.tokenizer(), files.knobs()
+    tokenizer, config = origin.tokenizer(), files.config()
     model = stack.load(origin.causal_lm(), stack_names.resolve(name, origin, files.sft, files.ppo))
-    ids = encoding.encode_prompt(tokenizer, history, question, knobs.max_source_length, "predict").ids
+    ids = encoding.encode_prompt(tokenizer, history, question, config.max_source_length, "predict").ids
     with stack.merged(model):
         [(_, answer)] = generate(
-            model, [ids], [key], knobs, knobs.max_new_tokens, 1, eos_ids(model, tokenizer), tokenizer.pad_token_id
+            model, [ids], [key], config, config.max_new_tokens, 1, eos_ids(model, tokenizer), tokenizer.pad_token_id
         )
     return tokenizer.decode(answer.ids, skip_special_tokens=True).strip()
 
@@ -95,7 +95,7 @@ def test_piped_questions_get_the_answers_of_predict(files, monkeypatch, capsys):
 
 def test_stacks_on_one_base_answer_as_each_alone_and_with_history(files):
     origin = base_model.read(files.base)
-    knobs = files.knobs()
+    config = files.config()
     for merge in (True, False):
         with chat_models.Speakers(origin, None, merge) as chatting:
             for name in Name:
@@ -109,9 +109,9 @@ def test_stacks_on_one_base_answer_as_each_alone_and_with_history(files):
                     history,
                     QUESTIONS[0],
                     "k",
-                    knobs,
-                    knobs.max_source_length,
-                    knobs.max_new_tokens,
+                    config,
+                    config.max_source_length,
+                    config.max_new_tokens,
                     pieces.append,
                 )
                 assert "".join(pieces) == reply.text == predicted(files, name, history, QUESTIONS[0], "k")
@@ -179,7 +179,7 @@ def test_ctrl_c_during_a_change_of_model_and_a_failed_save_lead_back_to_the_prom
     files, tmp_path, monkeypatch, capsys
 ):
     files.write_params(max_new_tokens=12)
-    origin, knobs = base_model.read(files.base), files.knobs()
+    origin, config = base_model.read(files.base), files.config()
     really_load, interrupted = stack.load, []
 
     def load(model, folders):
@@ -197,11 +197,11 @@ def test_ctrl_c_during_a_change_of_model_and_a_failed_save_lead_back_to_the_prom
     def folders(name):
         return stack_names.resolve(name, origin, files.sft, files.ppo)
 
-    with chat_models.Speakers(origin, None, knobs.merge_adapters) as chatting:
+    with chat_models.Speakers(origin, None, config.merge_adapters) as chatting:
         chatting.add(Name.base, folders(Name.base))
 
         def ask(name, history, question, number, show):
-            return chatting.answer(name, history, question, str(number), knobs, 256, knobs.max_new_tokens, show)
+            return chatting.answer(name, history, question, str(number), config, 256, config.max_new_tokens, show)
 
         repl.Repl(chatting, [Name.base], folders, ask, "notice").run()
     shown = capsys.readouterr().out

@@ -51,9 +51,9 @@ def folders(tmp_path_factory):
 def new_trainer(folders, tmp_path):
     origin = base_model.read(folders.base)
 
-    def make(knobs=KNOBS, work=tmp_path, prompts=None):
+    def make(config=KNOBS, work=tmp_path, prompts=None):
         torch.manual_seed(SEED)
-        model, policy, reference = ppo.build(origin, folders.sft, folders.rm, knobs, None)
+        model, policy, reference = ppo.build(origin, folders.sft, folders.rm, config, None)
         return Trainer(
             model=model,
             policy=policy,
@@ -62,7 +62,7 @@ def new_trainer(folders, tmp_path):
             prompts=prompts or [[7 + i] * i + [11 * i, 250 - i] for i in range(1, 6)],
             eos=EOS,
             pad=0,
-            knobs=knobs,
+            config=config,
             seed=SEED,
             accelerator=Accelerator(cpu=True),
             work=work,
@@ -75,10 +75,10 @@ class Naive:
     """PPO by the book. Its numbers are Python's own where they are not a model's."""
 
     def __init__(self, folders, trainer):
-        self.knobs, self.prompts = trainer.knobs, trainer.prompts
-        self.updates = self.knobs.total_episodes // self.knobs.batch_size
+        self.config, self.prompts = trainer.config, trainer.prompts
+        self.updates = self.config.total_episodes // self.config.batch_size
         base = AutoModelForCausalLM.from_pretrained(folders.base, dtype=torch.float32)
-        resumed = self.knobs.resume_lora_training
+        resumed = self.config.resume_lora_training
         start = base if resumed else tiny_models.multiply_out(copy.deepcopy(base), folders.sft)
         self.policy, self.reference, self.value = (copy.deepcopy(start) for _ in range(3))
         self.reward = tiny_models.multiply_out(copy.deepcopy(base), folders.rm)
@@ -87,7 +87,7 @@ class Naive:
         self.lora = {n: p.detach().clone() for n, p in trainer.trained.items() if not n.startswith("value_head")}
         self.scale = 6 / 2 if resumed else 5 / 2
         self.value_weight, self.value_bias = torch.zeros(16), torch.zeros(1)
-        self.kl_coef, self.mean, self.std, self.steps = self.knobs.kl_coef, 0.0, 1.0, 0
+        self.kl_coef, self.mean, self.std, self.steps = self.config.kl_coef, 0.0, 1.0, 0
         self.trained = [*self.lora.values(), self.value_weight, self.value_bias]
         for p in self.trained:
             p.requires_grad_(True)
@@ -112,7 +112,7 @@ class Naive:
     def log_probs(self, model, prompt, response, weights=None):
         logits, _ = self.run(model, [*prompt, *response], weights)
         each = [
-            torch.log_softmax(logits[len(prompt) + t - 1] / self.knobs.temperature, -1) for t in range(len(response))
+            torch.log_softmax(logits[len(prompt) + t - 1] / self.config.temperature, -1) for t in range(len(response))
         ]
         entropy = [-(p.exp() * p).sum() for p in each]
         return torch.stack([p[token] for p, token in zip(each, response, strict=True)]), torch.stack(entropy)
@@ -122,7 +122,7 @@ class Naive:
         return states[len(prompt) - 1 : -1] @ self.value_weight + self.value_bias
 
     def update(self, number):
-        k = self.knobs
+        k = self.config
         limit = random.Random(f"{SEED}/length/{number}").randint(k.min_response_length, k.max_response_length)
         rows = []
         with torch.no_grad():
@@ -183,7 +183,7 @@ class Naive:
         uniform, response = random.Random(f"{SEED}/episode/{episode}"), []
         while len(response) < limit and not (response and response[-1] in EOS):
             logits, _ = self.run(self.policy, prompt + response, weights)
-            probabilities = torch.softmax(logits[-1] / self.knobs.temperature, -1).tolist()
+            probabilities = torch.softmax(logits[-1] / self.config.temperature, -1).tolist()
             rest = uniform.random() * sum(probabilities)
             token = 0
             while rest >= probabilities[token]:
@@ -193,7 +193,7 @@ class Naive:
         return {"prompt": prompt, "response": response, "ended": response[-1] in EOS}
 
     def judge(self, row, score, weights, value_weights):
-        k, prompt, response = self.knobs, row["prompt"], row["response"]
+        k, prompt, response = self.config, row["prompt"], row["response"]
         row["log_probs"], row["entropy"] = (x.tolist() for x in self.log_probs(self.policy, prompt, response, weights))
         reference = self.log_probs(self.reference, prompt, response)[0].tolist()
         row["values"] = self.values(prompt, response, value_weights).tolist()
@@ -216,7 +216,7 @@ class Naive:
 
     def estimate(self, row):
         """A_t = Σ_l (γλ)^l δ_{t+l}, summed as it is written."""
-        k, rewards, values = self.knobs, row["rewards"], row["values"]
+        k, rewards, values = self.config, row["rewards"], row["values"]
         deltas = [r + k.gamma * after - v for r, v, after in zip(rewards, values, [*values[1:], 0.0], strict=True)]
         row["advantages"] = [
             sum((k.gamma * k.lam) ** (later - t) * deltas[later] for later in range(t, len(deltas)))
@@ -225,7 +225,7 @@ class Naive:
         row["returns"] = [a + v for a, v in zip(row["advantages"], values, strict=True)]
 
     def step(self, rows, learning_rate):
-        k = self.knobs
+        k = self.config
         count = sum(len(row["response"]) for row in rows)
         policy_loss = value_loss = torch.zeros(())
         clipped = ratios = approx_kl = 0.0
@@ -270,9 +270,9 @@ OTHER_KNOBS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("knobs", [KNOBS, replace(KNOBS, **OTHER_KNOBS)], ids=["new adapter", "resumed adapter"])
-def test_every_number_is_the_naive_twins(new_trainer, folders, knobs, monkeypatch):
-    trainer = new_trainer(knobs)
+@pytest.mark.parametrize("config", [KNOBS, replace(KNOBS, **OTHER_KNOBS)], ids=["new adapter", "resumed adapter"])
+def test_every_number_is_the_naive_twins(new_trainer, folders, config, monkeypatch):
+    trainer = new_trainer(config)
     naive = Naive(folders, trainer)
     seen = {}
     evaluate = trainer.evaluate
@@ -442,7 +442,7 @@ def test_only_response_positions_go_through_the_lm_head_and_in_chunks(new_traine
 def test_what_is_not_finite_ends_the_run_by_name_and_keeps_the_checkpoint(new_trainer, tmp_path, spoil, name):
     trainer = new_trainer(replace(KNOBS, total_episodes=8))
     trainer.train()
-    trainer.knobs = KNOBS
+    trainer.config = KNOBS
     with torch.no_grad():
         spoil(trainer).view(-1)[0] = math.nan
     with pytest.raises(UserError, match=f"ppo update 2: `{name}` is not finite"):

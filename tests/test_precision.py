@@ -171,8 +171,8 @@ def test_one_measure_of_evaluation_is_the_loss_that_trains(tmp_path, monkeypatch
         compared.append((loss / weight, theirs))
         raise InterruptedError
 
-    knobs = types.SimpleNamespace(center_rewards_coefficient=0.01)
-    measures = [sft.answer_loss, rm.preference_loss(knobs)]
+    config = types.SimpleNamespace(center_rewards_coefficient=0.01)
+    measures = [sft.answer_loss, rm.preference_loss(config)]
     monkeypatch.setattr(supervised, "train", compare)
     tiny_run.write(tmp_path)
     for stage in (tiny_run.run_sft, tiny_run.run_rm):

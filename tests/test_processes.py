@@ -140,8 +140,8 @@ def test_the_launcher_takes_our_configuration(file):
 
 
 def test_the_parameter_alone_decides_the_precision(monkeypatch):
-    knobs = types.SimpleNamespace(gradient_accumulation_steps=1)
+    config = types.SimpleNamespace(gradient_accumulation_steps=1)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    assert supervised.check_processes(knobs, "bfloat16") == 1
+    assert supervised.check_processes(config, "bfloat16") == 1
     with pytest.raises(UserError, match=r"mixed_precision bf16, but params\.yaml says model.dtype float32"):
-        supervised.check_processes(knobs, "float32")
+        supervised.check_processes(config, "float32")

@@ -82,19 +82,19 @@ class Trainer:
         prompts: Sequence[list[int]],
         eos: Sequence[int],
         pad: int,
-        knobs: Ppo,
+        config: Ppo,
         seed: int,
         accelerator: Any,
         work: Path,
     ):
         self.model, self.policy, self.reference, self.reward_head = model, list(policy), list(reference), reward_head
         self.prompts, self.eos, self.pad = prompts, list(eos), pad
-        self.knobs, self.seed, self.accelerator, self.work = knobs, seed, accelerator, work
+        self.config, self.seed, self.accelerator, self.work = config, seed, accelerator, work
         self.device = accelerator.device
-        self.rows_here = knobs.batch_size // accelerator.num_processes
-        if knobs.batch_size % accelerator.num_processes:
+        self.rows_here = config.batch_size // accelerator.num_processes
+        if config.batch_size % accelerator.num_processes:
             raise UserError(
-                f"ppo.batch_size is {knobs.batch_size}, which {accelerator.num_processes} processes can't share "
+                f"ppo.batch_size is {config.batch_size}, which {accelerator.num_processes} processes can't share "
                 "evenly; make it a multiple of their number"
             )
         self.sharded = sharding.is_sharded(model)
@@ -105,10 +105,10 @@ class Trainer:
         nn.init.zeros_(self.value_head.bias)
         self.trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         self.trained |= {f"value_head.{name}": p for name, p in self.value_head.named_parameters()}
-        self.optimizer = torch.optim.AdamW(self.trained.values(), lr=knobs.learning_rate, weight_decay=0.0)
+        self.optimizer = torch.optim.AdamW(self.trained.values(), lr=config.learning_rate, weight_decay=0.0)
         # float16 gradients underflow below 6e-8; a fixed scale lifts them, and an overflow stops the run.
         self.loss_scale = 1024.0 if model.dtype == torch.float16 else 1.0
-        self.state = State(kl_coef=knobs.kl_coef)
+        self.state = State(kl_coef=config.kl_coef)
 
     def train(self) -> State:
         """Run all updates, or those that are left after the newest whole checkpoint."""
@@ -119,7 +119,7 @@ class Trainer:
             probe = forward.to_batch([self.prompts[0]], [self.eos[:1]], self.pad, self.device)
             logprobs.check_plain_head(self.model, probe)
         bar = tqdm(
-            total=self.knobs.updates,
+            total=self.config.updates,
             initial=self.state.update,
             desc="ppo",
             unit="update",
@@ -127,12 +127,12 @@ class Trainer:
             dynamic_ncols=True,
         )
         with bar:
-            while self.state.update < self.knobs.updates and not self.state.stopped_early:
+            while self.state.update < self.config.updates and not self.state.stopped_early:
                 row = self.step()
                 bar.update()
                 bar.set_postfix({name: f"{row[name]:.3g}" for name in ("score", "kl", "response_length")})
-                last = self.state.update == self.knobs.updates or self.state.stopped_early
-                if last or self.state.update % self.knobs.save_steps == 0:
+                last = self.state.update == self.config.updates or self.state.stopped_early
+                if last or self.state.update % self.config.save_steps == 0:
                     self._save()
         return self.state
 
@@ -140,10 +140,10 @@ class Trainer:
         """One update; returns its row of the curve."""
         rollouts = self.sample()
         _, experience, log = self.evaluate(rollouts)
-        if self.knobs.early_stop_kl is not None and log["kl"] > self.knobs.early_stop_kl:
+        if self.config.early_stop_kl is not None and log["kl"] > self.config.early_stop_kl:
             print(
                 f"ppo: stopped before update {self.state.update + 1}: the KL per response is {log['kl']:.2f}, above "
-                f"early_stop_kl {self.knobs.early_stop_kl}",
+                f"early_stop_kl {self.config.early_stop_kl}",
                 file=sys.stderr,
             )
             self.state.stopped_early = True
@@ -151,16 +151,16 @@ class Trainer:
             log |= {"ratio": 1.0, "learning_rate": 0.0}
         else:
             log |= self.optimise(rollouts, experience)
-            if self.knobs.kl_target is not None:
+            if self.config.kl_target is not None:
                 self.state.kl_coef = maths.adapt_kl_coef(
-                    self.state.kl_coef, log["kl"], self.knobs.kl_target, self.knobs.kl_horizon, self.knobs.batch_size
+                    self.state.kl_coef, log["kl"], self.config.kl_target, self.config.kl_horizon, self.config.batch_size
                 )
         for name, value in log.items():
             self._finite(name, torch.tensor(value, device=self.device))
         self.state.update += 1
-        row = {"step": self.state.update, "episodes": self.state.update * self.knobs.batch_size} | log
+        row = {"step": self.state.update, "episodes": self.state.update * self.config.batch_size} | log
         self.state.rows.append({name: row[name] for name in CURVE})
-        if not self.state.warned and (signs := reward_hacking.signs(self.state.rows, self.knobs.kl_target)):
+        if not self.state.warned and (signs := reward_hacking.signs(self.state.rows, self.config.kl_target)):
             print(f"ppo: warning at update {self.state.update}: {signs}", file=sys.stderr)
             self.state.warned = True
         return row
@@ -169,27 +169,27 @@ class Trainer:
 
     def sample(self) -> Rollouts:
         """Draw this update's prompts and answer this process's share of them."""
-        update, knobs = self.state.update, self.knobs
-        first = update * knobs.batch_size + self.accelerator.process_index * self.rows_here
+        update, config = self.state.update, self.config
+        first = update * config.batch_size + self.accelerator.process_index * self.rows_here
         episodes = range(first, first + self.rows_here)
         prompts = [self.prompts[self._prompt_of(episode)] for episode in episodes]
         limit = random.Random(f"{self.seed}/length/{update}").randint(
-            knobs.min_response_length, knobs.max_response_length
+            config.min_response_length, config.max_response_length
         )
         decoding = generate.Decoding(
-            do_sample=True, temperature=knobs.temperature, top_k=0, top_p=1.0, repetition_penalty=1.0
+            do_sample=True, temperature=config.temperature, top_k=0, top_p=1.0, repetition_penalty=1.0
         )
         responses: list[list[int]] = [[] for _ in prompts]
         ended = torch.zeros(len(prompts), device=self.device)
         self.model.eval()
-        with stack.merged(self.model, only_if=knobs.merge_adapters_for_rollouts):
+        with stack.merged(self.model, only_if=config.merge_adapters_for_rollouts):
             for i, answer in generate.generate(
                 self.model,
                 prompts,
                 [f"{self.seed}/episode/{episode}" for episode in episodes],
                 decoding,
                 limit,
-                knobs.local_rollout_forward_batch_size,
+                config.local_rollout_forward_batch_size,
                 self.eos,
                 self.pad,
             ):
@@ -208,7 +208,7 @@ class Trainer:
 
     def evaluate(self, rollouts: Rollouts) -> tuple[Tensor, Experience, dict[str, float]]:
         """Scores [b], experience, and what the curve says of them."""
-        knobs, state, mask = self.knobs, self.state, rollouts.mask
+        config, state, mask = self.config, self.state, rollouts.mask
         # In training mode like the forward that learns, so that both run the same code and the first ratio is 1.
         self.model.train()
         with torch.no_grad():
@@ -226,14 +226,14 @@ class Trainer:
 
             kl = (log_probs - reference) * mask
             final = (score - state.reward_mean) / state.reward_scale
-            if knobs.reward_clip is not None:
-                final = final.clamp(-knobs.reward_clip, knobs.reward_clip)
-            final = final - knobs.missing_eos_penalty * (1 - rollouts.ended)
+            if config.reward_clip is not None:
+                final = final.clamp(-config.reward_clip, config.reward_clip)
+            final = final - config.missing_eos_penalty * (1 - rollouts.ended)
             rewards = maths.token_rewards(kl, final, mask, state.kl_coef)
             shaped = rewards
-            if knobs.whiten_rewards:
+            if config.whiten_rewards:
                 shaped = maths.whiten(rewards, mask, *self._moments(rewards, mask), shift_mean=False)
-            raw_advantages, returns = maths.gae(shaped, values, mask, knobs.gamma, knobs.lam)
+            raw_advantages, returns = maths.gae(shaped, values, mask, config.gamma, config.lam)
             advantages = maths.whiten(raw_advantages, mask, *self._moments(raw_advantages, mask))
 
         lengths = mask.sum(1)
@@ -265,18 +265,18 @@ class Trainer:
     def _start_from(self, score: Tensor) -> None:
         """Before the first update the policy is the SFT model: its answers' scores set the reward's zero and scale."""
         everyone = self.accelerator.gather(score.double())
-        if self.knobs.normalize_reward != "none":
+        if self.config.normalize_reward != "none":
             self.state.reward_mean = float(everyone.mean())
-        if self.knobs.normalize_reward == "standardize":
+        if self.config.normalize_reward == "standardize":
             spread = float(everyone.std(correction=0))
             self.state.reward_scale = spread if spread > 1e-6 else 1.0  # one response, or all with the same score
-        if self.knobs.value_head_init == "reward":
+        if self.config.value_head_init == "reward":
             self.value_head.weight.copy_(self.reward_head.weight / self.state.reward_scale)
             self.value_head.bias.fill_(-self.state.reward_mean / self.state.reward_scale)
 
     def _score(self, rollouts: Rollouts) -> Tensor:
         score = torch.zeros(len(rollouts.responses), device=self.device)
-        for rows in self._by_length(rollouts, range(len(score)), self.knobs.local_rollout_forward_batch_size):
+        for rows in self._by_length(rollouts, range(len(score)), self.config.local_rollout_forward_batch_size):
             score[rows] = reward.scores_of(self.model, self.reward_head, self._batch(rollouts, rows))
         return score
 
@@ -284,7 +284,7 @@ class Trainer:
         shape = rollouts.mask.shape
         log_probs, entropy, values = (torch.zeros(shape, device=self.device) for _ in range(3))
         for rows in self._by_length(
-            rollouts, range(len(rollouts.responses)), self.knobs.local_rollout_forward_batch_size
+            rollouts, range(len(rollouts.responses)), self.config.local_rollout_forward_batch_size
         ):
             said = self._say(rollouts, rows, value_head)
             width = said.log_probs.shape[1]
@@ -295,22 +295,22 @@ class Trainer:
 
     def _say(self, rollouts: Rollouts, rows: list[int], value_head: nn.Linear | None) -> logprobs.Words:
         batch = self._batch(rollouts, rows)
-        return logprobs.words(self.model, batch, self.knobs.temperature, self.knobs.lm_head_chunk, value_head)
+        return logprobs.words(self.model, batch, self.config.temperature, self.config.lm_head_chunk, value_head)
 
     # 3. optimise
 
     def optimise(self, rollouts: Rollouts, experience: Experience) -> dict[str, float]:
         """All passes over the rollouts; returns the means of what the losses logged."""
-        knobs, update = self.knobs, self.state.update
+        config, update = self.config, self.state.update
         share = 1.0
-        if knobs.lr_scheduler_type == "cosine":
-            share = maths.cosine(update, knobs.updates, round(knobs.warmup_ratio * knobs.updates))
+        if config.lr_scheduler_type == "cosine":
+            share = maths.cosine(update, config.updates, round(config.warmup_ratio * config.updates))
         for group in self.optimizer.param_groups:
-            group["lr"] = knobs.learning_rate * share
-        mini = knobs.batch_size // knobs.num_mini_batches
+            group["lr"] = config.learning_rate * share
+        mini = config.batch_size // config.num_mini_batches
         logged: list[list[float]] = []
-        for epoch in range(knobs.num_ppo_epochs):
-            order = list(range(knobs.batch_size))
+        for epoch in range(config.num_ppo_epochs):
+            order = list(range(config.batch_size))
             random.Random(f"{self.seed}/mini-batches/{update}/{epoch}").shuffle(order)
             for start in range(0, len(order), mini):
                 sums, norm = self._optimizer_step(rollouts, experience, order[start : start + mini])
@@ -324,12 +324,12 @@ class Trainer:
         return {
             "policy_loss": policy,
             "value_loss": value,
-            "loss": policy + knobs.vf_coef * value,
+            "loss": policy + config.vf_coef * value,
             "clip_fraction": clipped,
             "approx_kl": approx_kl,
             "ratio": ratio,
             "grad_norm": norm,
-            "learning_rate": knobs.learning_rate * share,
+            "learning_rate": config.learning_rate * share,
         }
 
     def _optimizer_step(self, rollouts: Rollouts, data: Experience, chosen: list[int]) -> tuple[list[float], float]:
@@ -339,7 +339,7 @@ class Trainer:
         tokens = float(self._sum(data.mask[here].sum()))
         sums = torch.zeros(5, device=self.device, dtype=torch.float64)
         self.optimizer.zero_grad(set_to_none=False)
-        size = self.knobs.per_device_train_batch_size
+        size = self.config.per_device_train_batch_size
         for rows in self._by_length(rollouts, here, size):
             said = self._say(rollouts, rows, self.value_head)
             assert said.values is not None
@@ -352,10 +352,10 @@ class Trainer:
                 data.values[rows, cut],
                 data.returns[rows, cut],
                 data.mask[rows, cut],
-                self.knobs.cliprange,
-                self.knobs.cliprange_value,
+                self.config.cliprange,
+                self.config.cliprange_value,
             )
-            loss = (found.policy + self.knobs.vf_coef * found.value) / tokens
+            loss = (found.policy + self.config.vf_coef * found.value) / tokens
             (loss * self.loss_scale).backward()
             sums += torch.stack(list(found)).detach().double()
         if self.sharded:  # others may have more rows, and fetch the layers that often
@@ -368,8 +368,8 @@ class Trainer:
         gradients = self._sum(gradients) / self.loss_scale
         norm = float(gradients.norm())
         self._finite("gradient", gradients)
-        if norm > self.knobs.max_grad_norm:
-            gradients *= self.knobs.max_grad_norm / (norm + 1e-6)
+        if norm > self.config.max_grad_norm:
+            gradients *= self.config.max_grad_norm / (norm + 1e-6)
         start = 0
         for parameter in self.trained.values():
             parameter.grad = gradients[start : start + parameter.numel()].view_as(parameter).to(parameter.dtype)

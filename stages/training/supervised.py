@@ -18,7 +18,7 @@ from stages.runtime.errors import UserError
 
 @dataclass(frozen=True)
 class Optimization:
-    """The knobs of a Trainer run; a stage's section adds its own to them."""
+    """The config of a Trainer run; a stage's section adds its own to them."""
 
     num_train_epochs: float
     per_device_train_batch_size: int
@@ -51,7 +51,7 @@ class Optimization:
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
 
-def check_processes(knobs: Optimization, dtype: str) -> int:
+def check_processes(config: Optimization, dtype: str) -> int:
     """Forward passes per optimizer step on this process; quick, to be called before any weight is read.
 
     Raises:
@@ -59,10 +59,10 @@ def check_processes(knobs: Optimization, dtype: str) -> int:
             another precision.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
-    accumulation, rest = divmod(knobs.gradient_accumulation_steps, count)
+    accumulation, rest = divmod(config.gradient_accumulation_steps, count)
     if rest:
         raise UserError(
-            f"gradient_accumulation_steps is {knobs.gradient_accumulation_steps}, which {count} processes can't "
+            f"gradient_accumulation_steps is {config.gradient_accumulation_steps}, which {count} processes can't "
             "share evenly; make it a multiple of their number"
         )
     wanted = {"float16": "fp16", "bfloat16": "bf16"}.get(dtype, "no")
@@ -75,7 +75,7 @@ def check_processes(knobs: Optimization, dtype: str) -> int:
     return accumulation
 
 
-def arguments(knobs: Optimization, dtype: str, gradient_checkpointing: bool, seed: int, work: Path) -> dict[str, Any]:
+def arguments(config: Optimization, dtype: str, gradient_checkpointing: bool, seed: int, work: Path) -> dict[str, Any]:
     """Keyword arguments for `TrainingArguments` or a TRL config.
 
     Raises:
@@ -92,20 +92,20 @@ def arguments(knobs: Optimization, dtype: str, gradient_checkpointing: bool, see
         "seed": seed,
         "num_train_epochs": 1,  # the order of the samples already holds every epoch
         "train_sampling_strategy": "sequential",
-        "per_device_train_batch_size": knobs.per_device_train_batch_size,
-        "per_device_eval_batch_size": knobs.per_device_train_batch_size,
-        "gradient_accumulation_steps": check_processes(knobs, dtype),
-        "learning_rate": knobs.learning_rate,
-        "lr_scheduler_type": knobs.lr_scheduler_type,
-        "warmup_steps": knobs.warmup_ratio,  # below 1 it is a share
-        "weight_decay": knobs.weight_decay,
-        "max_grad_norm": knobs.max_grad_norm,
-        "logging_steps": knobs.logging_steps,
+        "per_device_train_batch_size": config.per_device_train_batch_size,
+        "per_device_eval_batch_size": config.per_device_train_batch_size,
+        "gradient_accumulation_steps": check_processes(config, dtype),
+        "learning_rate": config.learning_rate,
+        "lr_scheduler_type": config.lr_scheduler_type,
+        "warmup_steps": config.warmup_ratio,  # below 1 it is a share
+        "weight_decay": config.weight_decay,
+        "max_grad_norm": config.max_grad_norm,
+        "logging_steps": config.logging_steps,
         "logging_nan_inf_filter": False,  # it would hide a NaN loss
         "eval_strategy": "steps",
-        "eval_steps": knobs.eval_steps,
+        "eval_steps": config.eval_steps,
         "save_strategy": "steps",
-        "save_steps": knobs.eval_steps,
+        "save_steps": config.eval_steps,
         "save_total_limit": None,  # checkpoints.rotate, once the new one is sealed
         "load_best_model_at_end": True,
         "metric_for_best_model": "eval_loss",
