@@ -18,7 +18,7 @@ from stages.training import length_grouping, supervised
 
 
 @dataclass(frozen=True)
-class BaseTraining(supervised.Optimization):
+class BaseConfig(supervised.TrainingConfig):
     """How `tiny` is made: a plain language model on the training split's text, with no chat turns in it.
 
     Answering and stopping are what SFT teaches.
@@ -43,8 +43,8 @@ def main(
 ) -> None:
     """Make the base model's folder."""
     seed = params.load(params_file, "seed", int)
-    model = params.load(params_file, "model", base_model.Model)
-    config = params.load(params_file, "base", BaseTraining)
+    model = params.load(params_file, "model", base_model.ModelConfig)
+    config = params.load(params_file, "base", BaseConfig)
 
     if model.name != base_model.TINY:  # nothing to train: resolve the name and say where the model is
         with atomic.folder(to) as folder:

@@ -20,7 +20,7 @@ from stages.text import encoding, records
 
 
 @dataclass(frozen=True)
-class Evaluate:
+class EvaluateConfig:
     max_source_length: int
     """Tokens of history and question; the oldest rounds go first, the question survives."""
     max_target_length: int
@@ -43,7 +43,7 @@ def main(
     params_file: Annotated[Path, typer.Option("--params", help="parameters")],
 ) -> None:
     """Measure every answer, and collect which model is made of what."""
-    config = params.load(params_file, "evaluate", Evaluate)
+    config = params.load(params_file, "evaluate", EvaluateConfig)
     samples = records.read_samples(test)
     rows = {model: read_answers(answers / f"{model}.jsonl", len(samples)) for model in name}
     frozen_base = base_model.read(base)

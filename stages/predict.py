@@ -17,7 +17,7 @@ from stages.text import encoding, records
 
 
 @dataclass(frozen=True)
-class Predict(Decoding):
+class PredictConfig(Decoding):
     max_source_length: int
     """Tokens of history and question; the oldest rounds go first, the question survives."""
     max_new_tokens: int
@@ -42,7 +42,7 @@ def main(
 ) -> None:
     """Answer every test question."""
     seed = params.load(params_file, "seed", int)
-    config = params.load(params_file, "predict", Predict)
+    config = params.load(params_file, "predict", PredictConfig)
     samples = records.read_samples(test)
     origin = base_model.read(base)
     folders = stack.resolve(origin, adapter)
@@ -98,7 +98,7 @@ def share(count: int, process: int, processes: int, evenly: bool) -> list[int]:
     return [*mine, 0] if evenly and len(mine) < -(-count // processes) else mine
 
 
-def encode(tokenizer: Any, sample: records.Sample, config: Predict) -> list[int]:
+def encode(tokenizer: Any, sample: records.Sample, config: PredictConfig) -> list[int]:
     limit = config.max_source_length
     return encoding.encode_prompt(tokenizer, sample.history, sample.instruction, limit, "predict").ids
 

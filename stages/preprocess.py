@@ -20,7 +20,7 @@ from stages.text.records import Pair
 
 
 @dataclass(frozen=True)
-class Data:
+class DataConfig:
     dialogues: str
     """Folder with train_data.json, validate_data.json and test_data.json."""
     preferences: str
@@ -43,7 +43,7 @@ def main(
 ) -> None:
     """Turn dialogues into samples and preference records into pairs."""
     seed = params.load(params_file, "seed", int)
-    data = params.load(params_file, "data", Data)
+    data = params.load(params_file, "data", DataConfig)
 
     report: dict[str, Any] = {}
     sources = {split: folder / f"{split}_data.json" for split in ("train", "validate", "test")}

@@ -14,7 +14,7 @@ from stages.runtime.command import command
 
 
 @dataclass(frozen=True)
-class Report:
+class ReportConfig:
     """How the results are told."""
 
     smoothing: bool
@@ -44,7 +44,7 @@ def main(
 ) -> None:
     """Write the report."""
     seed = params.load(params_file, "seed", int)
-    config = params.load(params_file, "report", Report)
+    config = params.load(params_file, "report", ReportConfig)
 
     from plotly.offline import get_plotlyjs
 

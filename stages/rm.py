@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from stages.models import base_model, reward, stack
-from stages.models.lora import Lora
+from stages.models.lora import LoraConfig
 from stages.runtime import atomic, curves, params, resume
 from stages.runtime.command import command
 from stages.text import encoding, records
@@ -19,14 +19,14 @@ from stages.training import evaluation, length_grouping, supervised
 
 
 @dataclass(frozen=True)
-class Rm(supervised.Optimization):
+class RmConfig(supervised.TrainingConfig):
     max_source_length: int
     """Tokens of history and question; the oldest rounds go first, the question survives."""
     max_target_length: int
     """Tokens of an answer, its EOS included; a longer answer is cut at its end."""
     center_rewards_coefficient: float
     """Weight of a term that keeps scores centred on 0 (Eisenstein et al. 2023); 0 leaves it out."""
-    lora: Lora
+    lora: LoraConfig
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -44,7 +44,7 @@ def main(
 ) -> None:
     """Train the reward model on the preference pairs."""
     seed = params.load(params_file, "seed", int)
-    config = params.load(params_file, "rm", Rm)
+    config = params.load(params_file, "rm", RmConfig)
     pairs, held_out = records.read_pairs(train), records.read_pairs(validate)
     origin = base_model.read(base)
     supervised.check_processes(config, origin.model.dtype)
@@ -126,7 +126,7 @@ CURVE = ("step", "epoch", "loss", "grad_norm", "learning_rate", "accuracy", "mar
 EVAL_CURVE = ("step", "epoch", "eval_loss", "eval_accuracy", "eval_margin")
 
 
-def encode(tokenizer: Any, pair: records.Pair, config: Rm) -> dict[str, list[int]]:
+def encode(tokenizer: Any, pair: records.Pair, config: RmConfig) -> dict[str, list[int]]:
     prompt = encoding.encode_prompt(tokenizer, pair.history, pair.instruction, config.max_source_length, "rm").ids
     return {
         "chosen_ids": [*prompt, *encoding.encode_answer(tokenizer, pair.chosen, config.max_target_length).ids],
@@ -134,7 +134,7 @@ def encode(tokenizer: Any, pair: records.Pair, config: Rm) -> dict[str, list[int
     }
 
 
-def preference_loss(config: Rm) -> Callable[[Any, Any], Any]:
+def preference_loss(config: RmConfig) -> Callable[[Any, Any], Any]:
     """(model, batch of b pairs) → [b, 4]: 1, the loss that the trainer minimises, whether it is right, the margin."""
 
     def measure(model: Any, batch: Any) -> Any:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from stages.models import base_model, stack
-from stages.models.lora import Lora
+from stages.models.lora import LoraConfig
 from stages.runtime import atomic, curves, params, resume
 from stages.runtime.command import command
 from stages.text import encoding, records
@@ -19,14 +19,14 @@ from stages.training import evaluation, length_grouping, supervised
 
 
 @dataclass(frozen=True)
-class Sft(supervised.Optimization):
+class SftConfig(supervised.TrainingConfig):
     max_source_length: int
     """Tokens of history and question; the oldest rounds go first, the question survives."""
     max_target_length: int
     """Tokens of the answer, its EOS included; a longer answer is cut at its end."""
     dev_ratio: float
     """Share of train + validation that is held out for the eval loss."""
-    lora: Lora
+    lora: LoraConfig
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,7 +46,7 @@ def main(
 ) -> None:
     """Fine-tune the base on the doctors' answers."""
     seed = params.load(params_file, "seed", int)
-    config = params.load(params_file, "sft", Sft)
+    config = params.load(params_file, "sft", SftConfig)
     samples = [*records.read_samples(train), *records.read_samples(validate)]
     origin = base_model.read(base)
     supervised.check_processes(config, origin.model.dtype)
@@ -131,7 +131,7 @@ class EncodedSample:
         }
 
 
-def encode(tokenizer: Any, sample: records.Sample, config: Sft) -> EncodedSample:
+def encode(tokenizer: Any, sample: records.Sample, config: SftConfig) -> EncodedSample:
     prompt = encoding.encode_prompt(tokenizer, sample.history, sample.instruction, config.max_source_length, "sft")
     answer = encoding.encode_answer(tokenizer, sample.output, config.max_target_length)
     return EncodedSample(

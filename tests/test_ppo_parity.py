@@ -20,9 +20,9 @@ from transformers import AutoModelForCausalLM
 from stages import ppo
 from stages.generation import generate
 from stages.models import base_model, reward, stack
-from stages.models.lora import Lora
+from stages.models.lora import LoraConfig
 from stages.rl import logprobs, reward_hacking
-from stages.rl.config import Ppo
+from stages.rl.config import PpoConfig
 from stages.rl.trainer import Rollouts, Trainer
 from stages.runtime import checkpoints
 from stages.runtime.errors import UserError
@@ -31,14 +31,15 @@ torch.set_num_threads(1)
 SEED = 5
 EOS = [3, *range(40, 70)]
 """So many that a third of the random model's responses end by themselves."""
-KNOBS = Ppo(
+KNOBS = PpoConfig(
     resume_lora_training=False, total_episodes=24, batch_size=8, num_ppo_epochs=2, num_mini_batches=2,
     per_device_train_batch_size=3, learning_rate=2e-3, lr_scheduler_type="cosine", warmup_ratio=0.34,
     max_grad_norm=0.5, max_source_length=64, min_response_length=5, max_response_length=9, temperature=0.8,
     local_rollout_forward_batch_size=3, merge_adapters_for_rollouts=True, lm_head_chunk=5,
     normalize_reward="standardize", reward_clip=1.5, missing_eos_penalty=0.7, whiten_rewards=True, kl_coef=0.1,
     kl_target=2.0, kl_horizon=100, early_stop_kl=None, cliprange=0.1, cliprange_value=0.1, vf_coef=0.3, gamma=0.97,
-    lam=0.9, value_head_init="reward", save_steps=1, lora=Lora(r=2, alpha=5, dropout=0.0, target_modules="all-linear"),
+    lam=0.9, value_head_init="reward", save_steps=1,
+    lora=LoraConfig(r=2, alpha=5, dropout=0.0, target_modules="all-linear"),
 )  # fmt: skip
 
 

@@ -22,7 +22,7 @@ TINY = "tiny"
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelConfig:
     """The `model` section of params.yaml."""
 
     name: str
@@ -58,7 +58,7 @@ class Base:
     """What `base.json` says, and where it lies."""
 
     folder: Path
-    model: Model
+    model: ModelConfig
     identity: str
     """`tiny:<hash>`, `hub:<name>@<commit>` or `local:<hash>`: what an adapter records as its base."""
     files: dict[str, int]
@@ -179,12 +179,12 @@ def read(folder: Path) -> Base:
     path = folder / POINTER
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        return Base(folder, Model(**document["model"]), document["identity"], document["files"])
+        return Base(folder, ModelConfig(**document["model"]), document["identity"], document["files"])
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not the pointer of a base model ({error}); run `dvc repro base`") from None
 
 
-def write_pointer(folder: Path, model: Model) -> None:
+def write_pointer(folder: Path, model: ModelConfig) -> None:
     """Resolve a hub id to its commit, or a local folder (`tiny`: `folder` itself) to its content hash, and record it.
 
     Raises:
@@ -242,7 +242,7 @@ def _plain_generation_config(model: Any) -> Any:
     )
 
 
-def _quantization(model: Model) -> dict[str, Any]:
+def _quantization(model: ModelConfig) -> dict[str, Any]:
     if model.quantization == "none":
         return {}
     if importlib.util.find_spec("bitsandbytes") is None:

@@ -6,12 +6,12 @@ from importlib.metadata import version
 from typing import Any
 
 from stages.runtime import processes
-from stages.models.base_model import Model
+from stages.models.base_model import ModelConfig
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "tokenizers")
 
 
-def describe(model: Model) -> dict[str, Any]:
+def describe(model: ModelConfig) -> dict[str, Any]:
     """Versions, thread count, device, number of processes and how the base `model` was loaded in this run."""
     import torch
 

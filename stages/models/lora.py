@@ -7,7 +7,7 @@ from stages.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class Lora:
+class LoraConfig:
     r: int
     """Rank of the update."""
     alpha: int
@@ -28,14 +28,14 @@ class Lora:
 
     def config(self, **more: Any) -> Any:
         """The section as a `peft.LoraConfig`."""
-        from peft import LoraConfig
+        import peft
 
         targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
-        return LoraConfig(
+        return peft.LoraConfig(
             r=self.r, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets, bias="none", **more
         )
 
-    def fit(self, model: Any, section: str) -> "Lora":
+    def fit(self, model: Any, section: str) -> "LoraConfig":
         """The section with layer names that the model has.
 
         Args:

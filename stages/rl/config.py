@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from stages.models.lora import Lora
+from stages.models.lora import LoraConfig
 
 
 @dataclass(frozen=True)
-class Ppo:
+class PpoConfig:
     resume_lora_training: bool
     """False: a new adapter on base + sft, and base + sft is the reference. True: the sft adapter itself goes on
     training, and the base is the reference (the tutorial's other mode)."""
@@ -80,7 +80,7 @@ class Ppo:
     # keeping
     save_steps: int
     """Updates between two checkpoints to resume from."""
-    lora: Lora
+    lora: LoraConfig
     """dropout must be 0: the first ratio would not be 1 otherwise."""
 
     def __post_init__(self) -> None:

@@ -17,7 +17,7 @@ from stages.runtime.errors import UserError
 
 
 @dataclass(frozen=True)
-class Optimization:
+class TrainingConfig:
     """The config of a Trainer run; a stage's section adds its own to them."""
 
     num_train_epochs: float
@@ -51,7 +51,7 @@ class Optimization:
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
 
-def check_processes(config: Optimization, dtype: str) -> int:
+def check_processes(config: TrainingConfig, dtype: str) -> int:
     """Forward passes per optimizer step on this process; quick, to be called before any weight is read.
 
     Raises:
@@ -75,7 +75,9 @@ def check_processes(config: Optimization, dtype: str) -> int:
     return accumulation
 
 
-def arguments(config: Optimization, dtype: str, gradient_checkpointing: bool, seed: int, work: Path) -> dict[str, Any]:
+def arguments(
+    config: TrainingConfig, dtype: str, gradient_checkpointing: bool, seed: int, work: Path
+) -> dict[str, Any]:
     """Keyword arguments for `TrainingArguments` or a TRL config.
 
     Raises:
