@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from stages.models import base_model, tiny
-from stages.runtime import atomic, curves, params, resume
+from stages.runtime import atomic, curves, environment, params, resume
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 from stages.text import records
@@ -84,6 +84,7 @@ def main(
         evals = supervised.rows(trainer, steps_per_epoch, EVAL_CURVE, step_of="eval_loss")
         curves.write(log / "curve.csv", CURVE, rows)
         curves.write(log / "eval_curve.csv", EVAL_CURVE, evals)
+        environment.write(log)
         atomic.write_json(
             log / "metrics.json",
             {

@@ -11,7 +11,7 @@ import typer
 
 from stages.models import base_model, reward, stack
 from stages.rl.config import PpoConfig
-from stages.runtime import atomic, curves, params, processes, resume
+from stages.runtime import atomic, curves, environment, params, processes, resume
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 from stages.text import encoding, records
@@ -69,6 +69,7 @@ def main(
             return
 
         curves.write(log / "curve.csv", CURVE, state.rows)
+        environment.write(log)
         atomic.write_json(log / "metrics.json", summary(state))
         with atomic.folder(to) as folder:
             stack.save(model, policy[-1], "ppo", origin, [] if config.resume_lora_training else [sft], folder)

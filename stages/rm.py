@@ -12,7 +12,7 @@ import typer
 
 from stages.models import base_model, reward, stack
 from stages.models.lora import LoraConfig
-from stages.runtime import atomic, curves, params, resume
+from stages.runtime import atomic, curves, environment, params, processes, resume
 from stages.runtime.command import command
 from stages.text import encoding, records
 from stages.training import evaluation, length_grouping, supervised
@@ -48,7 +48,7 @@ def main(
     pairs, held_out = records.read_pairs(train), records.read_pairs(validate)
     origin = base_model.read(base)
     supervised.check_processes(config, origin.model.dtype)
-    first = supervised.is_first_process()
+    first = processes.is_first()
 
     with resume.folder("rm", [seed, asdict(config)], [train, validate, base], first) as state:
         from datasets import Dataset
@@ -97,6 +97,7 @@ def main(
         evals = supervised.rows(trainer, steps_per_epoch, EVAL_CURVE, step_of="eval_loss")
         curves.write(log / "curve.csv", CURVE, rows)
         curves.write(log / "eval_curve.csv", EVAL_CURVE, evals)
+        environment.write(log)
 
         atomic.write_jsonl(log / "scores.jsonl", judged)
         margins = [row["chosen"] - row["rejected"] for row in judged]

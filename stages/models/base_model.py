@@ -7,7 +7,6 @@ weights and the tokenizer too. Every later stage reads all of this from there: n
 import hashlib
 import importlib.util
 import json
-import os
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -147,7 +146,7 @@ class Base:
             noisy.level = level
         model.requires_grad_(False)
         model.eval()
-        if self.model.fsdp and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if self.model.fsdp and processes.count() > 1:
             return sharding.shard(model, self.model.name)
         for module in model.modules():
             if hasattr(module, "support_avx512bf16_for_cpu"):  # the format of 4 bits for such CPUs has no gradients

@@ -58,7 +58,7 @@ def check_processes(config: TrainingConfig, dtype: str) -> int:
         UserError: the gradient accumulation can't be shared out evenly among the processes, or their launcher asks for
             another precision.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = processes.count()
     accumulation, rest = divmod(config.gradient_accumulation_steps, count)
     if rest:
         raise UserError(
@@ -231,7 +231,3 @@ def rows(trainer: Any, steps_per_epoch: float, columns: Sequence[str], step_of: 
 def best_eval(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The row with the lowest eval_loss, the first of equals: the checkpoint that was kept."""
     return min(entries, key=lambda row: row["eval_loss"])
-
-
-def is_first_process() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
