@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from stages.models import base_model, stack
 from stages.predict import PredictConfig
@@ -36,7 +35,7 @@ def main(
     to = to.resolve()
     check_free(to)
     config = params.load(params_file, "predict", PredictConfig)
-    parameters = yaml.safe_load(params_file.read_text(encoding="utf-8"))
+    parameters = params.read(params_file)
     origin = base_model.read(base)
     folders = stack_names.resolve(model, origin, sft, ppo)
     adapters = [stack.lineage(folder) for folder in folders]

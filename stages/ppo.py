@@ -3,7 +3,6 @@
 python -m stages.ppo --help
 """
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -39,7 +38,7 @@ def main(
 
     accelerator = processes.join()
     with resume.folder(
-        "ppo", [seed, asdict(config)], [train, base, sft, rm], accelerator.is_main_process
+        "ppo", [seed, config.model_dump()], [train, base, sft, rm], accelerator.is_main_process
     ) as state_folder:
         from stages.generation.generate import eos_ids
         from stages.rl.trainer import CURVE, Trainer

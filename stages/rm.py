@@ -4,11 +4,11 @@ python -m stages.rm --help
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import Field
 
 from stages.models import base_model, reward, stack
 from stages.models.lora import LoraConfig
@@ -18,19 +18,19 @@ from stages.text import encoding, records
 from stages.training import evaluation, length_grouping, supervised
 
 
-@dataclass(frozen=True)
 class RmConfig(supervised.TrainingConfig):
-    max_source_length: int
+    num_train_epochs: params.Epochs = 2
+    learning_rate: params.LearningRate = 5.0e-4
+    logging_steps: params.Steps = 5
+    eval_steps: params.Steps = 20
+    max_source_length: params.Tokens = 256
     """Tokens of history and question; the oldest rounds go first, the question survives."""
-    max_target_length: int
+    max_target_length: params.Tokens = 256
     """Tokens of an answer, its EOS included; a longer answer is cut at its end."""
-    center_rewards_coefficient: float
+    center_rewards_coefficient: Annotated[float, Field(ge=0, le=1000)] = 0.01
     """Weight of a term that keeps scores centred on 0 (Eisenstein et al. 2023); 0 leaves it out."""
-    lora: LoraConfig
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        params.above_zero(self, "max_source_length", "max_target_length")
+    lora: LoraConfig = LoraConfig(r=8)
+    """The adapter."""
 
 
 @command
@@ -50,7 +50,7 @@ def main(
     supervised.check_processes(config, origin.model.dtype)
     first = processes.is_first()
 
-    with resume.folder("rm", [seed, asdict(config)], [train, validate, base], first) as state:
+    with resume.folder("rm", [seed, config.model_dump()], [train, validate, base], first) as state:
         from datasets import Dataset
         from peft import get_peft_model
         from transformers import set_seed

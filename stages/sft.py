@@ -4,7 +4,7 @@ python -m stages.sft --help
 """
 
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,21 +18,16 @@ from stages.text import encoding, records
 from stages.training import evaluation, length_grouping, supervised
 
 
-@dataclass(frozen=True)
 class SftConfig(supervised.TrainingConfig):
-    max_source_length: int
+    learning_rate: params.LearningRate = 3.0e-3
+    max_source_length: params.Tokens = 256
     """Tokens of history and question; the oldest rounds go first, the question survives."""
-    max_target_length: int
+    max_target_length: params.Tokens = 128
     """Tokens of the answer, its EOS included; a longer answer is cut at its end."""
-    dev_ratio: float
+    dev_ratio: params.Ratio = 0.05
     """Share of train + validation that is held out for the eval loss."""
-    lora: LoraConfig
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        params.above_zero(self, "max_source_length", "max_target_length")
-        if not 0 < self.dev_ratio < 1:
-            raise ValueError("dev_ratio must lie between 0 and 1")
+    lora: LoraConfig = LoraConfig()
+    """The adapter."""
 
 
 @command
@@ -52,7 +47,7 @@ def main(
     supervised.check_processes(config, origin.model.dtype)
     first = processes.is_first()
 
-    with resume.folder("sft", [seed, asdict(config)], [train, validate, base], first) as state:
+    with resume.folder("sft", [seed, config.model_dump()], [train, validate, base], first) as state:
         from datasets import Dataset
         from peft import get_peft_model
         from transformers import set_seed

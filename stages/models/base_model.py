@@ -8,48 +8,52 @@ import hashlib
 import importlib.util
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
 
 from stages.models import hub, sequence_classifier, sharding
-from stages.runtime import atomic, processes
+from stages.runtime import atomic, params, processes
 from stages.runtime.errors import UserError
 
 POINTER = "base.json"
 TINY = "tiny"
 
 
-@dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(params.Section):
     """The `model` section of params.yaml."""
 
-    name: str
+    name: Annotated[str, Field(min_length=1, max_length=255)] = TINY
     """`tiny`, a Hugging Face id, or a local folder."""
-    revision: str | None
+    revision: str | None = None
     """Branch, tag or commit on the hub; resolved to a commit and recorded."""
-    trust_remote_code: bool
+    trust_remote_code: bool = False
     """Run the model repository's own code. Needs `revision` to be a full commit (with a local folder, the commit that
     it is a copy of)."""
-    dtype: Literal["float32", "bfloat16", "float16"]
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the frozen weights; LoRA weights and heads stay in float32."""
-    attn_implementation: Literal["eager", "sdpa", "flash_attention_2"]
-    quantization: Literal["none", "8bit", "4bit"]
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
+    """Which attention kernel to use."""
+    quantization: Literal["none", "8bit", "4bit"] = "none"
     """Load the base in 8 or 4 bits (QLoRA); needs `pip install '.[quantization]'`, and a GPU to be of use."""
-    gradient_checkpointing: bool
+    gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-    fsdp: bool
+    fsdp: bool = False
     """Several processes share the base's layers out among them (FSDP2) and fetch each when it is its turn: for a base
     that does not fit one GPU. One process alone takes no notice."""
-    chatglm_first_round: Literal[0, 1]
+    chatglm_first_round: Annotated[int, Field(ge=0, le=1)] = 0
     """Which prompt ChatGLM-6B gets, by the number of its first round: 0 its own, which the tutorial had; 1 that of
     ChatGLM2, which the tutorial's tool changed to later. Other models have a chat template and do not read this."""
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _can_be_loaded(self) -> "ModelConfig":
         if self.trust_remote_code and not hub.is_commit(self.revision):
             raise ValueError("trust_remote_code runs code from the hub: pin `revision` to a full 40-digit commit")
         if self.fsdp and self.quantization != "none":
             raise ValueError("fsdp can't share quantized weights out: set fsdp to false, or quantization to none")
+        return self
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,7 @@ def read(folder: Path) -> Base:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         return Base(folder, ModelConfig(**document["model"]), document["identity"], document["files"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not the pointer of a base model ({error}); run `dvc repro base`") from None
 
 
@@ -206,7 +210,7 @@ def write_pointer(folder: Path, model: ModelConfig) -> None:
         raise UserError(f"model.name: {model.name} is not `{TINY}`, an existing folder, or a hub id owner/name")
     else:
         identity = f"hub:{model.name}@{hub.resolve(model.name, model.revision)}"
-    atomic.write_json(folder / POINTER, {"identity": identity, "model": asdict(model), "files": files})
+    atomic.write_json(folder / POINTER, {"identity": identity, "model": model.model_dump(), "files": files})
 
 
 def _mend(local: Path) -> str:
