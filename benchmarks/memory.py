@@ -29,10 +29,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from stages.score import Score
-
 from stages import profile
 from stages.base import BaseTraining
+from stages.evaluate import Evaluate
 from stages.models import base_model
 from stages.models.base_model import Model
 from stages.models.lora import Lora
@@ -43,7 +42,7 @@ from stages.runtime import imports, params
 from stages.sft import Sft
 
 PROFILES = ("chatglm-6b", "chatglm-6b-12gb", "qwen3-0.6b", "qwen3-1.7b", "default")
-STAGES = ("sft", "rm", "ppo", "predict", "score")
+STAGES = ("sft", "rm", "ppo", "predict", "evaluate")
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 TRL_TILE = (4096, 32768)
@@ -282,7 +281,7 @@ def predict(shape: Shape, model: Model, config: Predict, below: list[Lora]) -> d
     }
 
 
-def score(shape: Shape, model: Model, config: Score, lora: Lora) -> dict[str, int]:
+def evaluate(shape: Shape, model: Model, config: Evaluate, lora: Lora) -> dict[str, int]:
     length = config.max_source_length + config.max_target_length
     precision = scoring(model.dtype, shape.chatglm)
     return {
@@ -301,14 +300,14 @@ def parts(name: str) -> dict[str, dict[str, int]]:
         "rm": rm(shape, model, config["rm"]),
         "ppo": ppo(shape, model, config["ppo"], [loras["sft"], loras["rm"]]),
         "predict": predict(shape, model, config["predict"], [loras["sft"], loras["ppo"]]),
-        "score": score(shape, model, config["score"], loras["rm"]),
+        "evaluate": evaluate(shape, model, config["evaluate"], loras["rm"]),
     }
     return {stage: {"weights": weights(shape, model)} | found[stage] for stage in STAGES}
 
 
 def profiled(name: str) -> tuple[Model, dict[str, Any]]:
     """The `model` section under a profile, and the sections of the stages."""
-    forms = {"base": BaseTraining, "sft": Sft, "rm": Rm, "ppo": Ppo, "predict": Predict, "score": Score}
+    forms = {"base": BaseTraining, "sft": Sft, "rm": Rm, "ppo": Ppo, "predict": Predict, "evaluate": Evaluate}
     with tempfile.TemporaryDirectory() as folder:
         config = Path(shutil.copy(imports.ROOT / "profiles" / "default.yaml", Path(folder) / "params.yaml"))
         profile.apply(name, imports.ROOT / "profiles", config)
