@@ -3,8 +3,9 @@
 import sys
 from pathlib import Path
 
-from stages import base, export, ppo, predict, preprocess, report, rm, score, sft
 from stages.serving.stack_names import Name
+
+from stages import base, export, ppo, predict, preprocess, report, rm, score, sft
 
 to, config = map(Path, sys.argv[1:])
 data, models, curves, metrics = to / "data", to / "models", to / "curves", to / "metrics"
