@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from stages.models import base_model, stack
-from stages.predict import Predict
+from stages.predict import PredictConfig
 from stages.runtime import atomic, params
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
@@ -40,8 +39,8 @@ def main(
     """Merge a stack of adapters into a model of its own."""
     to = to.resolve()
     check_free(to)
-    config = params.load(params_file, "predict", Predict)
-    parameters = yaml.safe_load(params_file.read_text(encoding="utf-8"))
+    config = params.load(params_file, "predict", PredictConfig)
+    parameters = params.read(params_file)
     frozen_base = base_model.read(base)
     folders = model_names.resolve(model, frozen_base, sft, ppo)
     adapters = [stack.lineage(folder) for folder in folders]

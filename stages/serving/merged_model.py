@@ -21,7 +21,7 @@ def write(base: Base, folders: Sequence[Path], decoding: Decoding, max_new_token
     Args:
         folders: the adapters, as `stack.resolve` gave them.
     """
-    base = replace(base, model=replace(base.model, quantization="none"))
+    base = replace(base, model=base.model.replace(quantization="none"))
     tokenizer = base.tokenizer()
     model = stack.load(base.causal_lm(), folders)
     with stack.merged(model):  # the weights that `predict` measured, bit for bit

@@ -130,7 +130,6 @@ def text(
     if name is Name.ppo:
         sources["preferences"] = (data["preferences"], _source(data["preferences"]))
     shown = [section for section in SECTIONS[name] if section != "base" or base.model.name == TINY]
-    environment = adapters[-1].environment if adapters else {}
 
     # The card is Markdown, where HTML escapes would show as such; so what comes from outside stands in code spans or
     # is quoted for the language around it, and can't open a span, a line or an HTML tag of its own.
@@ -148,7 +147,6 @@ def text(
         story=STORIES[name],
         base=base,
         adapters=adapters,
-        environment=", ".join(f"{key} {value}" for key, value in environment.items()),
         sources=sources,
         scores=scores,
         parameters=yaml.safe_dump(
