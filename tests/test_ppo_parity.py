@@ -339,8 +339,7 @@ def test_an_update_changes_the_policy_adapter_and_the_value_head_and_nothing_els
 
 def test_gradient_accumulation_matches_the_full_batch(new_trainer):
     whole = new_trainer(
-        replace(
-            CONFIG,
+        CONFIG.replace(
             num_mini_batches=1,
             per_device_train_batch_size=8,
             lm_head_chunk=1000,
@@ -348,8 +347,7 @@ def test_gradient_accumulation_matches_the_full_batch(new_trainer):
         )
     )
     halves = new_trainer(
-        replace(
-            CONFIG,
+        CONFIG.replace(
             num_mini_batches=1,
             per_device_train_batch_size=4,
             lm_head_chunk=3,
