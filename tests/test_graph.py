@@ -184,4 +184,6 @@ def test_outs_are_ignored_or_tracked(graph: dict[str, Any], name: str) -> None:
 
 
 def git(*arguments: str) -> list[str]:
-    return subprocess.run(["git", *arguments], cwd=ROOT, text=True, capture_output=True, check=False).stdout.splitlines()
+    return subprocess.run(
+        ["git", *arguments], cwd=ROOT, text=True, capture_output=True, check=False
+    ).stdout.splitlines()
