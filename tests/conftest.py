@@ -1,12 +1,6 @@
 """What many tests start from: one thread, full parameters, tiny models, and data that is not in every checkout."""
 
 import os
-
-# Before anything imports torch: the same sums in the same order in the tests and in the processes that they start.
-for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-    os.environ[variable] = "1"
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +10,9 @@ from parameters import ROOT, write
 
 if TYPE_CHECKING:
     from tiny_models import Folders
+
+# Before anything imports torch: the same sums in the same order in the tests and in the processes that they start.
+os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
 COVID_DIALOGUES = ROOT / "data" / "covid-dialogue"
 CHATGLM_VOCABULARY = ROOT / "models" / "chatglm-6b" / "ice_text.model"

@@ -51,7 +51,7 @@ def loaded_with(module: Path, root: Path = ROOT) -> set[str]:
 
 
 def names(nodes: Iterator[ast.AST]) -> set[str]:
-    """The dotted names that these import statements name; `from a import b` may mean the module `a.b`, so it gives both.
+    """The dotted names in these import statements; `from a import b` may mean the module `a.b`, so it gives both.
 
     Raises:
         AssertionError: an import is relative, which the walk does not follow.

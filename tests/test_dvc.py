@@ -11,37 +11,68 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import parameters
 import pytest
 import yaml
-from test_graph import MODULES, PAGE
+from imports import ROOT
+from test_graph import MODULES
+from test_rooms import MAY_IMPORT
 
 from stages import verify
-from stages.runtime import imports
 
-# DVC's own dependencies; none of it is this project's to mend.
+# DVC's own dependencies; none of it is for this project to repair.
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
 
-ROOT = imports.ROOT
+NONE: set[str] = set()
 ALL = set(MODULES)
-PREFERRED = {"rm", "ppo", "predict@ppo", "score", "report"}  # what rests on the preference pairs
+MODELS = ALL - {"preprocess"}
+ANSWERS = {"predict@base", "predict@sft", "predict@ppo", "evaluate", "report"}
+POLICY = {"ppo", "predict@ppo", "evaluate", "report"}
+PREFERENCES = POLICY | {"rm"}  # what rests on the preference pairs
 
 # After a change of this parameter, or of one below it, these stages run again and no other.
-RUN_AGAIN = {
+AFTER_A_PARAMETER = {
     "seed": ALL,
-    "model": ALL - {"preprocess"},
+    "model": MODELS,
     "data.dialogues": ALL,
-    "data.preferences": {"preprocess", *PREFERRED},  # the dialogue samples come out the same
-    "data.preferences_validate_ratio": {"preprocess", *PREFERRED},
-    "base": ALL - {"preprocess"},
-    "sft": {"sft", "ppo", "predict@sft", "predict@ppo", "score", "report"},
-    "rm": PREFERRED,
-    "ppo": {"ppo", "predict@ppo", "score", "report"},
-    "predict": {"predict@base", "predict@sft", "predict@ppo", "score", "report"},
-    "score": {"score", "report"},
+    "data.preferences": {"preprocess", *PREFERENCES},  # the dialogue samples come out the same
+    "data.preferences_validate_ratio": {"preprocess", *PREFERENCES},
+    "base": MODELS,
+    "sft": {"sft", "predict@sft", *POLICY},
+    "rm": PREFERENCES,
+    "ppo": POLICY,
+    "predict": ANSWERS,
+    "evaluate": {"evaluate", "report"},
     "report": {"report"},
 }
 
-# No stage reads any of these: editing one runs nothing again.
+# After an edit of a file there, these stages run again and no other.
+AFTER_AN_EDIT = {
+    "stages/runtime": ALL,
+    "stages/text": ALL,
+    "stages/models": MODELS,
+    "stages/training": MODELS,
+    "stages/generation": ANSWERS | {"ppo"},
+    "stages/rl": POLICY,
+    "stages/metrics": {"evaluate", "report"},
+    "stages/page": {"report"},
+    "stages/serving": NONE,
+    "stages/preprocess.py": {"preprocess"},  # the samples come out the same
+    "stages/base.py": MODELS,
+    "stages/sft.py": {"sft", "predict@sft", *POLICY},
+    "stages/rm.py": PREFERENCES,
+    "stages/ppo.py": POLICY,
+    "stages/predict.py": ANSWERS,
+    "stages/evaluate.py": {"evaluate", "report"},
+    "stages/report.py": {"report"},
+    "stages/chat.py": NONE,
+    "stages/export.py": NONE,
+    "stages/profile.py": NONE,
+    "stages/results.py": NONE,
+    "stages/verify.py": NONE,
+}
+
+# No stage reads any of these.
 IDLE = (
     "README.md",
     "Makefile",
@@ -51,27 +82,8 @@ IDLE = (
     "data/sample/README.md",
     "data/sample/generate.py",
     "profiles/covid-tiny.yaml",
-    "stages/results.py",
-    "stages/profile.py",
-    "stages/verify.py",
-    "stages/page/README.md",
 )
-
-
-def flat(section: Any, above: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in section.items():
-        if isinstance(value, dict):
-            yield from flat(value, f"{above}{name}.")
-        else:
-            yield f"{above}{name}", value
-
-
-PARAMETERS = dict(flat(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))))
-CODE = sorted(
-    path.relative_to(ROOT).as_posix()
-    for path in (ROOT / "stages").rglob("*")
-    if path.is_file() and (path.suffix == ".py" or path.parent == ROOT / PAGE)
-)
+PARAMETERS = dict(parameters.flat(parameters.document()))
 
 
 # ----------------------------------------------------------------------------------------------------------------------
@@ -178,49 +190,69 @@ def stale(repo: Any) -> set[str]:
 
 
 def run_again(repo: Any, root: Path) -> set[str]:
-    """The stages that `dvc repro` would run: a changed out makes those stale that read it.
+    """The stages that `dvc repro` would run: a changed file makes those stale that read it or a folder around it.
 
-    The first stage is run, to see which of its outs change; of any other every out counts as changed.
+    The first stage is run, to see which of its files change; of any other every out counts as changed.
     """
     stages = {stage.name: stage for stage in repo.index.stages}
     found = stale(repo)
     changed = [Path(out.fs_path) for name in found - {"preprocess"} for out in stages[name].outs]
     if "preprocess" in found:
-        outs = [Path(out.fs_path) for out in stages["preprocess"].outs]
-        before = {out: out.read_bytes() for out in outs}
+        before = contents(stages["preprocess"])
         with at_work_in(root):
             run(stages["preprocess"].cmd, root)
-        changed += [out for out in outs if out.read_bytes() != before[out]]
-        for out in outs:
-            out.write_bytes(before[out])
+        changed += [file for file, content in contents(stages["preprocess"]).items() if content != before[file]]
+        for file, content in before.items():
+            file.write_bytes(content)
     while changed:
         out = changed.pop()
         for name in stages.keys() - found:
-            if any(Path(dep.fs_path) == out for dep in stages[name].deps):
+            read = [Path(dep.fs_path) for dep in stages[name].deps]
+            if any(path == out or path in out.parents or out in path.parents for path in read):
                 found.add(name)
                 changed += [Path(out.fs_path) for out in stages[name].outs]
     return found
+
+
+def contents(stage: Any) -> dict[Path, bytes]:
+    """Every file of a stage's outs, in or outside of its out folders."""
+    outs = [Path(out.fs_path) for out in stage.outs]
+    files = [file for out in outs for file in ([out] if out.is_file() else out.rglob("*"))]
+    return {file: file.read_bytes() for file in files if file.is_file()}
 
 
 # ----------------------------------------------------------------------------------------------------------------------
 # Only what changed
 
 
-@pytest.mark.parametrize("key", PARAMETERS)
-def test_parameter(key: str, repo: Any, finished: Path) -> None:
-    expected = [stages for name, stages in RUN_AGAIN.items() if key == name or key.startswith(f"{name}.")]
-    assert len(expected) == 1, f"name {key} in the table RUN_AGAIN"
+def test_tables_are_whole() -> None:
+    """A new room, command or parameter has to be entered; what is gone has to be taken out."""
+    places = {f"stages/{room}" for room in MAY_IMPORT} | {
+        file.relative_to(ROOT).as_posix() for file in (ROOT / "stages").glob("[!_]*.py")
+    }
+    assert set(AFTER_AN_EDIT) == places
+    for key in PARAMETERS:
+        assert len(rows := [name for name in AFTER_A_PARAMETER if key in below(name)]) == 1, f"{key} is in {rows}"
 
-    document = yaml.safe_load((finished / "params.yaml").read_text(encoding="utf-8"))
+
+def below(name: str) -> list[str]:
+    """The parameters that one row of the table speaks of."""
+    return [key for key in PARAMETERS if key == name or key.startswith(f"{name}.")]
+
+
+@pytest.mark.parametrize("name", AFTER_A_PARAMETER)
+def test_parameter(name: str, repo: Any, finished: Path) -> None:
+    key = max(below(name), key=lambda key: key.count("."))  # DVC compares whole sections: one key stands for the rest
+    document = parameters.document()
     *above, last = key.split(".")
     section = document
-    for name in above:
-        section = section[name]
+    for part in above:
+        section = section[part]
     section[last] = other_value(key, section[last], finished)
     with edited(finished / "params.yaml", yaml.safe_dump(document).encode()):
         # dvc.yaml is filled from these two, so DVC has to read it anew.
         in_the_graph = f"${{{key}}}" in (finished / "dvc.yaml").read_text(encoding="utf-8")
-        assert run_again(type(repo)(str(finished)) if in_the_graph else repo, finished) == expected[0]
+        assert run_again(type(repo)(str(finished)) if in_the_graph else repo, finished) == AFTER_A_PARAMETER[name]
 
 
 def other_value(key: str, value: Any, root: Path) -> Any:
@@ -238,18 +270,21 @@ def other_value(key: str, value: Any, root: Path) -> Any:
     return f"{value} and another"
 
 
-@functools.cache
-def used_by(module: str) -> list[Path]:
-    return imports.closure(ROOT / f"stages/{module}.py")
+@pytest.mark.parametrize("place", AFTER_AN_EDIT)
+def test_edit(place: str, repo: Any, finished: Path) -> None:
+    file = finished / place
+    if file.is_dir():
+        file = max(file.rglob("*.py"))  # any will do, also one further down
+    with edited(file, file.read_bytes() + b"\n"):
+        assert run_again(repo, finished) == AFTER_AN_EDIT[place]
 
 
-@pytest.mark.parametrize("file", CODE)
-def test_code(file: str, repo: Any, finished: Path) -> None:
-    users = {name for name, module in MODULES.items() if Path(file) in used_by(module)}
-    if Path(file).suffix != ".py":
-        users = {"report"}
-    with edited(finished / file, (finished / file).read_bytes() + b"\n"):
-        assert stale(repo) == users
+@pytest.mark.parametrize("suffix", sorted({file.suffix for file in (ROOT / "stages/page").iterdir() if file.is_file()}))
+def test_what_the_page_is_made_of(suffix: str, repo: Any, finished: Path) -> None:
+    """Its texts, styles and scripts count like its code."""
+    file = max((finished / "stages/page").glob(f"*{suffix}"))
+    with edited(file, file.read_bytes() + b"\n"):
+        assert run_again(repo, finished) == {"report"}
 
 
 @pytest.mark.parametrize("file", IDLE)
@@ -319,7 +354,7 @@ def test_a_failing_stage_leaves_the_rest_as_it_was(repo: Any, clone: Path, capfd
     assert {name for name in after if after[name] != before[name]} == {
         "data/processed/preferences_train.jsonl",
         "data/processed/preferences_validate.jsonl",
-        "reports/metrics/data.json",
+        "reports/data/metrics.json",
     }
     assert {line[3:] for line in git(clone, "status", "--porcelain").splitlines()} == {"params.yaml", "dvc.lock"}
 
