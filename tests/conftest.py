@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 # Before anything imports torch: the same sums in the same order in the tests and in the processes that they start.
 os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
 
+pytest_plugins = ["checkouts"]  # its fixtures: finished, clone, repo, smallest
+
 COVID_DIALOGUES = ROOT / "data" / "covid-dialogue"
 CHATGLM_VOCABULARY = ROOT / "models" / "chatglm-6b" / "ice_text.model"
 
