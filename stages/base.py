@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from stages.models import base_model, tiny
-from stages.runtime import atomic, curves, environment, params, resume
+from stages.runtime import atomic, curves, environment, params, portable, resume
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 from stages.text import records
@@ -46,6 +46,7 @@ def main(
     """Make the base model's folder."""
     seed = params.load(params_file, "seed", int)
     model = params.load(params_file, "model", base_model.ModelConfig)
+    portable.use(model.portable, model.cpu_threads)
     config = params.load(params_file, "base", BaseConfig)
 
     if model.name != base_model.TINY:  # nothing to train: resolve the name and say where the model is
