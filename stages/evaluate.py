@@ -6,7 +6,6 @@ It writes numbers per sample; means, intervals and differences are the report's.
 """
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,16 +18,13 @@ from stages.runtime.errors import UserError
 from stages.text import encoding, records
 
 
-@dataclass(frozen=True)
-class Evaluate:
-    max_source_length: int
+class EvaluateConfig(params.Section):
+    max_source_length: params.Tokens = 256
     """Tokens of history and question; the oldest rounds go first, the question survives."""
-    max_target_length: int
+    max_target_length: params.Tokens = 256
     """Tokens of the answer, its EOS included."""
-    batch_size: int
-
-    def __post_init__(self) -> None:
-        params.above_zero(self, "max_source_length", "max_target_length", "batch_size")
+    batch_size: params.BatchSize = 64
+    """Answers scored side by side."""
 
 
 @command
@@ -43,7 +39,7 @@ def main(
     params_file: Annotated[Path, typer.Option("--params", help="parameters")],
 ) -> None:
     """Measure every answer, and collect which model is made of what."""
-    config = params.load(params_file, "evaluate", Evaluate)
+    config = params.load(params_file, "evaluate", EvaluateConfig)
     samples = records.read_samples(test)
     rows = {model: read_answers(answers / f"{model}.jsonl", len(samples)) for model in name}
     frozen_base = base_model.read(base)

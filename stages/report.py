@@ -3,30 +3,25 @@
 python -m stages.report --help
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from pydantic import Field
 
 from stages.runtime import params
 from stages.runtime.command import command
 
 
-@dataclass(frozen=True)
-class Report:
+class ReportConfig(params.Section):
     """How the results are told."""
 
-    smoothing: bool
+    smoothing: bool = True
     """Draw each training curve's trend (the tutorial's moving average) over the raw values."""
-    bootstrap_samples: int
-    """Draws behind each interval and each difference between two models."""
-    language: Literal["en", "zh"]
+    bootstrap_samples: Annotated[int, Field(ge=100, le=10**6)] = 1000
+    """Draws behind each interval and each difference between two models; fewer than 100 mean nothing."""
+    language: Literal["en", "zh"] = "en"
     """The language that the page opens in, and the summary's."""
-
-    def __post_init__(self) -> None:
-        if self.bootstrap_samples < 100:
-            raise ValueError("bootstrap_samples must be at least 100, or the intervals mean nothing")
 
 
 @command
@@ -44,7 +39,7 @@ def main(
 ) -> None:
     """Write the report."""
     seed = params.load(params_file, "seed", int)
-    config = params.load(params_file, "report", Report)
+    config = params.load(params_file, "report", ReportConfig)
 
     from plotly.offline import get_plotlyjs
 

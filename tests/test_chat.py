@@ -19,7 +19,7 @@ import yaml
 from stages import chat
 from stages.generation.generate import eos_ids, generate
 from stages.models import base_model, stack
-from stages.predict import Predict
+from stages.predict import PredictConfig
 from stages.runtime import imports, params
 from stages.runtime.errors import UserError
 from stages.serving import chat_models, conversation, interrupts, repl, stack_names, streaming, terminal
@@ -51,7 +51,7 @@ class Files:
         return {"base": self.base, "sft": self.sft, "ppo": self.ppo, "config": self.params}
 
     def config(self):
-        return params.load(self.params, "predict", Predict)
+        return params.load(self.params, "predict", PredictConfig)
 
 
 @pytest.fixture(scope="module")

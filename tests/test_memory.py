@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 
 from benchmarks import memory, memory_check
 from stages.models.chatglm.configuration import ChatGLMConfig
-from stages.models.lora import Lora
+from stages.models.lora import LoraConfig
 from stages.runtime import imports
 
 torch.set_num_threads(1)
@@ -26,7 +26,9 @@ def config(shape: memory.Shape):
 @pytest.mark.parametrize("name", memory.SHAPES)
 def test_parameters_are_those_of_the_network(name):
     shape = memory.SHAPES[name]
-    lora = Lora(r=8, alpha=16, dropout=0.0, target_modules=("query_key_value",) if shape.chatglm else "all-linear")
+    lora = LoraConfig(
+        r=8, alpha=16, dropout=0.0, target_modules=("query_key_value",) if shape.chatglm else "all-linear"
+    )
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config(shape))
         model.tie_weights()

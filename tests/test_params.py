@@ -8,12 +8,12 @@ import pytest
 import yaml
 from stages.score import Score
 
-from stages.base import BaseTraining
-from stages.predict import Predict
-from stages.rm import Rm
+from stages.base import BaseConfig
+from stages.predict import PredictConfig
+from stages.rm import RmConfig
 from stages.runtime import params
 from stages.runtime.errors import UserError
-from stages.sft import Sft
+from stages.sft import SftConfig
 
 ROOT = Path(__file__).parents[1]
 
@@ -92,14 +92,14 @@ def test_bad(old: str, new: str, message: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("section", "form", "key", "value"),
     [
-        ("base", BaseTraining, "block_size", 0),
-        ("sft", Sft, "dev_ratio", 1.0),
-        ("sft", Sft, "dev_ratio", -0.5),
-        ("sft", Sft, "max_target_length", 0),
-        ("sft", Sft, "eval_steps", 0),
-        ("rm", Rm, "max_source_length", -1),
-        ("predict", Predict, "batch_size", 0),
-        ("predict", Predict, "top_p", 0.0),
+        ("base", BaseConfig, "block_size", 0),
+        ("sft", SftConfig, "dev_ratio", 1.0),
+        ("sft", SftConfig, "dev_ratio", -0.5),
+        ("sft", SftConfig, "max_target_length", 0),
+        ("sft", SftConfig, "eval_steps", 0),
+        ("rm", RmConfig, "max_source_length", -1),
+        ("predict", PredictConfig, "batch_size", 0),
+        ("predict", PredictConfig, "top_p", 0.0),
         ("score", Score, "batch_size", 0),
     ],
 )

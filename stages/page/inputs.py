@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from stages.runtime.errors import UserError
+from stages.runtime.params import read as read_yaml
 
 MODELS = ("base", "sft", "ppo")
 SCORES = ("rouge-1", "rouge-2", "rouge-l", "bleu-4", "response_length", "response_tokens", "eos")
@@ -88,8 +87,8 @@ def read(
         metrics=measured,
         curves={name: _curve(curves / f"{name}.csv", columns) for name, columns in CURVES.items()},
         documents={name: _object(metrics / f"{name}.json") for name in DOCUMENTS},
-        params=_yaml(params),
-        defaults=_yaml(defaults) if defaults else None,
+        params=read_yaml(params),
+        defaults=read_yaml(defaults) if defaults else None,
     )
 
 
@@ -155,16 +154,6 @@ def _object(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any]:
     for key in keys:
         if key not in found:
             raise UserError(f"{path}: key `{key}` is missing; {AGAIN}")
-    return found
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: expected sections at the top")
     return found
 
 

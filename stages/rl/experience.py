@@ -6,7 +6,7 @@ from torch import Tensor
 
 from stages.rl import maths
 from stages.rl.collectives import Collectives
-from stages.rl.config import Ppo
+from stages.rl.config import PpoConfig
 from stages.rl.logprobs import TokenLogProbs
 
 
@@ -40,7 +40,7 @@ def estimate_advantages(
     reference: TokenLogProbs,
     mask: Tensor,
     kl_coef: float,
-    config: Ppo,
+    config: PpoConfig,
     group: Collectives,
 ) -> Experience:
     """Token rewards, then their advantages.

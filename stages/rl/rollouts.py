@@ -14,7 +14,7 @@ from torch import Tensor
 
 from stages.generation import generate
 from stages.models import stack
-from stages.rl.config import Ppo
+from stages.rl.config import PpoConfig
 
 
 class Rollouts(NamedTuple):
@@ -39,7 +39,7 @@ def sample_rollouts(
     limit: int,
     eos: Sequence[int],
     pad: int,
-    config: Ppo,
+    config: PpoConfig,
     seed: int,
 ) -> Rollouts:
     """Answer the prompts of these episodes, with at most `limit` tokens each, under the active adapters."""
@@ -65,7 +65,7 @@ def sample_rollouts(
     return Rollouts(chosen, responses, ended.to(next(model.parameters()).device))
 
 
-def response_limit(update: int, config: Ppo, seed: int) -> int:
+def response_limit(update: int, config: PpoConfig, seed: int) -> int:
     """The most tokens of a response in this update."""
     draw = random.Random(f"{seed}/length/{update}")
     return draw.randint(config.min_response_length, config.max_response_length)

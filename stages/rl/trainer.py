@@ -20,7 +20,7 @@ from stages.models import forward, reward, sharding, stack
 from stages.rl import logprobs, maths, reward_hacking
 from stages.rl.checkpoint import State, load, save
 from stages.rl.collectives import Collectives
-from stages.rl.config import Ppo
+from stages.rl.config import PpoConfig
 from stages.rl.experience import Experience, estimate_advantages
 from stages.rl.rollouts import Rollouts, response_limit, sample_rollouts
 from stages.rl.stats import CURVE, log_stats
@@ -51,7 +51,7 @@ class Trainer:
         prompts: Sequence[list[int]],
         eos: Sequence[int],
         pad: int,
-        config: Ppo,
+        config: PpoConfig,
         seed: int,
         accelerator: Any,
         work: Path,

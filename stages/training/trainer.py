@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from stages.models import sharding
-from stages.runtime import checkpoints, curves, processes
+from stages.runtime import checkpoints, curves, environment, processes
 from stages.runtime.errors import UserError
-from stages.training.supervised import Optimization
+from stages.training.config import TrainingConfig
 
 
-def check_processes(config: Optimization, dtype: str) -> int:
+def check_processes(config: TrainingConfig, dtype: str) -> int:
     """Forward passes per optimizer step on this process; quick, to be called before any weight is read.
 
     Raises:
         UserError: the gradient accumulation can't be shared out evenly among the processes, or their launcher asks for
             another precision.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = processes.count()
     accumulation, rest = divmod(config.gradient_accumulation_steps, count)
     if rest:
         raise UserError(
@@ -40,7 +40,9 @@ def check_processes(config: Optimization, dtype: str) -> int:
     return accumulation
 
 
-def arguments(config: Optimization, dtype: str, gradient_checkpointing: bool, seed: int, work: Path) -> dict[str, Any]:
+def arguments(
+    config: TrainingConfig, dtype: str, gradient_checkpointing: bool, seed: int, work: Path
+) -> dict[str, Any]:
     """Keyword arguments for `TrainingArguments` or a TRL config.
 
     Raises:
@@ -182,7 +184,7 @@ def train(trainer: Any, work: Path, samples: int) -> None:
 def write_curves(
     trainer: Any, log: Path, columns: Sequence[str], eval_columns: Sequence[str], steps_per_epoch: float
 ) -> dict[str, Any]:
-    """Write curve.csv and eval_curve.csv into the folder `log`; returns what goes into the metrics of every run.
+    """Write the curves and the environment into the folder `log`; returns what goes into the metrics of every run.
 
     Args:
         steps_per_epoch: to count epochs of the data, of which the trainer knows nothing.
@@ -199,6 +201,7 @@ def write_curves(
     curve, evals = rows("loss", columns), rows("eval_loss", eval_columns)
     curves.write(log / "curve.csv", columns, curve)
     curves.write(log / "eval_curve.csv", eval_columns, evals)
+    environment.write(log)
     best = min(evals, key=lambda row: row["eval_loss"])  # the first of equals: the checkpoint that was kept
     return {
         "steps": trainer.state.global_step,
@@ -206,7 +209,3 @@ def write_curves(
         "eval_loss": round(best["eval_loss"], 4),
         "train_loss": round(curve[-1]["loss"], 4),
     }
-
-
-def is_first_process() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0
