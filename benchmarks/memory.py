@@ -38,7 +38,7 @@ from stages.models.lora import LoraConfig
 from stages.predict import PredictConfig
 from stages.rl.config import PpoConfig
 from stages.rm import RmConfig
-from stages.runtime import imports, params
+from stages.runtime import params, resume
 from stages.sft import SftConfig
 
 PROFILES = ("chatglm-6b", "chatglm-6b-12gb", "qwen3-0.6b", "qwen3-1.7b", "default")
@@ -316,8 +316,8 @@ def profiled(name: str) -> tuple[ModelConfig, dict[str, Any]]:
         "evaluate": EvaluateConfig,
     }
     with tempfile.TemporaryDirectory() as folder:
-        config = Path(shutil.copy(imports.ROOT / "profiles" / "default.yaml", Path(folder) / "params.yaml"))
-        profile.apply(name, imports.ROOT / "profiles", config)
+        config = Path(shutil.copy(resume.ROOT / "profiles" / "default.yaml", Path(folder) / "params.yaml"))
+        profile.apply(name, resume.ROOT / "profiles", config)
         model = params.load(config, "model", ModelConfig)
         return model, {section: params.load(config, section, form) for section, form in forms.items()}
 

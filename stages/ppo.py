@@ -37,9 +37,7 @@ def main(
     from transformers import set_seed
 
     accelerator = processes.join()
-    with resume.folder(
-        "ppo", [seed, config.model_dump()], [train, base, sft, rm], accelerator.is_main_process
-    ) as state_folder:
+    with resume.folder("ppo", [seed, config.model_dump()], [train, base, sft, rm]) as state_folder:
         from stages.generation.generate import eos_ids
         from stages.rl.stats import CURVE
         from stages.rl.trainer import Trainer

@@ -48,7 +48,7 @@ def main(
     trainer.check_processes(config, frozen_base.model.dtype)
     first = processes.is_first()
 
-    with resume.folder("sft", [seed, config.model_dump()], [train, validate, base], first) as state:
+    with resume.folder("sft", [seed, config.model_dump()], [train, validate, base]) as state:
         from datasets import Dataset
         from peft import get_peft_model
         from transformers import set_seed

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import imports
 import pytest
 import torch
 import yaml
@@ -19,7 +20,6 @@ from stages.generation import generate
 from stages.models import base_model, forward, reward, stack
 from stages.models.chatglm import pair, prompt
 from stages.rl import logprobs
-from stages.runtime import imports
 from stages.text import encoding, records
 
 torch.set_num_threads(1)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imports
 import pytest
 import tiny_models
 import torch
@@ -17,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from stages import export
 from stages.models import base_model, stack
-from stages.runtime import atomic, imports
+from stages.runtime import atomic
 from stages.serving import merged_model, stack_names
 from stages.serving.model_card import SOURCES
 from stages.serving.stack_names import Name

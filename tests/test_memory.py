@@ -1,5 +1,6 @@
 """What fits where: the sizes are those of the models, the method agrees with PyTorch, the READMEs show its output."""
 
+import imports
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
@@ -7,7 +8,6 @@ from transformers import AutoModelForCausalLM, Qwen3Config
 from benchmarks import memory, memory_check
 from stages.models.chatglm.configuration import ChatGLMConfig
 from stages.models.lora import LoraConfig
-from stages.runtime import imports
 
 torch.set_num_threads(1)
 CARDS = {"chatglm-6b": 24, "chatglm-6b-12gb": 12, "qwen3-0.6b": 24, "qwen3-1.7b": 24}
