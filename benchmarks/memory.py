@@ -347,8 +347,8 @@ def chatglm_sft(recompute: bool) -> int:
     """Bytes of SFT under the profile chatglm-6b, but with 2 × 1024 tokens in a pass."""
     model, config = profiled("chatglm-6b")
     shape = shape_of(model, config["base"])
-    short = replace(config["sft"], per_device_train_batch_size=2, max_source_length=896, max_target_length=128)
-    model = replace(model, gradient_checkpointing=recompute)
+    short = config["sft"].replace(per_device_train_batch_size=2, max_source_length=896, max_target_length=128)
+    model = model.replace(gradient_checkpointing=recompute)
     return weights(shape, model) + sum(sft(shape, model, short).values())
 
 

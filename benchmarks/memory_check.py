@@ -155,7 +155,7 @@ def generated(shape: memory.Shape) -> tuple[int, int]:
     def run() -> None:
         list(generate.generate(model, prompts, ["a"] * ROWS, decoding, NEW, ROWS, [0], 0))
 
-    settings = replace(memory.profiled("default")[0], dtype="float32")
+    settings = memory.profiled("default")[0].replace(dtype="float32")
     return memory.generating(shape, settings, None, ROWS, PROMPT, NEW), allocated(run)
 
 
