@@ -122,7 +122,7 @@ def encode(tokenizer: Any, sample: records.Sample, config: SftConfig) -> Encoded
     prompt = encoding.encode_prompt(tokenizer, sample.history, sample.instruction, config.max_source_length, "sft")
     answer = encoding.encode_answer(tokenizer, sample.output, config.max_target_length)
     return EncodedSample(
-        [*prompt.ids, *answer.ids], len(prompt.ids), prompt.dropped_rounds, prompt.cut_tokens, answer.cut_tokens
+        [*prompt.ids, *answer.ids], len(prompt.ids), prompt.dropped_turns, prompt.cut_tokens, answer.cut_tokens
     )
 
 
