@@ -25,7 +25,7 @@ measures how far off the method is.
 import argparse
 import shutil
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
