@@ -25,22 +25,22 @@ measures how far off the method is.
 import argparse
 import shutil
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from stages.score import Score
 
 from stages import profile
-from stages.base import BaseTraining
+from stages.base import BaseConfig
 from stages.models import base_model
-from stages.models.base_model import Model
-from stages.models.lora import Lora
-from stages.predict import Predict
-from stages.rl.config import Ppo
-from stages.rm import Rm
-from stages.runtime import imports, params
-from stages.sft import Sft
+from stages.models.base_model import ModelConfig
+from stages.models.lora import LoraConfig
+from stages.predict import PredictConfig
+from stages.rl.config import PpoConfig
+from stages.rm import RmConfig
+from stages.runtime import params, resume
+from stages.sft import SftConfig
 
 PROFILES = ("chatglm-6b", "chatglm-6b-12gb", "qwen3-0.6b", "qwen3-1.7b", "default")
 STAGES = ("sft", "rm", "ppo", "predict", "score")
@@ -119,7 +119,7 @@ def scoring(dtype: str, chatglm: bool) -> Precision:
     return Precision(4, 4, 0) if dtype == "float32" else Precision(2, 2 if chatglm else 4, 4)
 
 
-def targets(shape: Shape, lora: Lora) -> list[str]:
+def targets(shape: Shape, lora: LoraConfig) -> list[str]:
     return [n for n in shape.linear if lora.target_modules == "all-linear" or n in lora.target_modules]
 
 
@@ -167,7 +167,7 @@ def read_per_token(shape: Shape, precision: Precision, adapted: list[str]) -> in
     return (5 if shape.chatglm else 4) * h * a + widest
 
 
-def trained(shape: Shape, precision: Precision, lora: Lora, rows: int, length: int, recompute: bool) -> int:
+def trained(shape: Shape, precision: Precision, lora: LoraConfig, rows: int, length: int, recompute: bool) -> int:
     """Bytes on top of the weights while `rows` sequences of `length` tokens go through the trunk and back."""
     adapted = targets(shape, lora)
     tokens, stream = rows * length, shape.hidden * precision.activation
@@ -177,18 +177,18 @@ def trained(shape: Shape, precision: Precision, lora: Lora, rows: int, length: i
     return kept + moving + rows * length**2 * precision.activation
 
 
-def read(shape: Shape, precision: Precision, lora: Lora | None, rows: int, length: int) -> int:
+def read(shape: Shape, precision: Precision, lora: LoraConfig | None, rows: int, length: int) -> int:
     """The same without gradients; without `lora`, the adapters are merged."""
     adapted = targets(shape, lora) if lora else []
     return rows * length * read_per_token(shape, precision, adapted) + rows * length**2 * precision.activation
 
 
-def adapter(shape: Shape, lora: Lora) -> int:
+def adapter(shape: Shape, lora: LoraConfig) -> int:
     """Weights of one adapter."""
     return shape.layers * sum(lora.r * sum(shape.linear[name]) for name in targets(shape, lora))
 
 
-def weights(shape: Shape, model: Model) -> int:
+def weights(shape: Shape, model: ModelConfig) -> int:
     """Bytes of the frozen weights, and of the largest layer in full width where it is quantized."""
     full = BYTES[model.dtype]
     # NF4 with double quantization: half a byte, an 8-bit scale per 64 weights, a float32 one per 256 of these
@@ -199,14 +199,14 @@ def weights(shape: Shape, model: Model) -> int:
     return total
 
 
-def merged_copy(shape: Shape, model: Model, lora: Lora, wanted: bool) -> int:
+def merged_copy(shape: Shape, model: ModelConfig, lora: LoraConfig, wanted: bool) -> int:
     if not wanted or model.quantization != "none":
         return 0
     copied = sum(a * b for name, (a, b) in shape.linear.items() if name in targets(shape, lora))
     return shape.layers * copied * BYTES[model.dtype]
 
 
-def generating(shape: Shape, model: Model, lora: Lora | None, rows: int, prompt: int, new: int) -> int:
+def generating(shape: Shape, model: ModelConfig, lora: LoraConfig | None, rows: int, prompt: int, new: int) -> int:
     """Reading the prompts, or else the last token: the cache whole, one layer of it twice, and the sampling."""
     a = BYTES[model.dtype]
     per_token = 2 * shape.kv_heads * shape.head_dim * a * rows
@@ -220,7 +220,7 @@ def lm_head(shape: Shape, precision: Precision, tokens: int) -> int:
     return tokens * shape.vocab * (precision.activation + 4 + 4 + 4)
 
 
-def sft(shape: Shape, model: Model, config: Sft) -> dict[str, int]:
+def sft(shape: Shape, model: ModelConfig, config: SftConfig) -> dict[str, int]:
     rows, length = config.per_device_train_batch_size, config.max_source_length + config.max_target_length
     precision = training(model.dtype)
     labels = rows * config.max_target_length
@@ -232,7 +232,7 @@ def sft(shape: Shape, model: Model, config: Sft) -> dict[str, int]:
     }
 
 
-def rm(shape: Shape, model: Model, config: Rm) -> dict[str, int]:
+def rm(shape: Shape, model: ModelConfig, config: RmConfig) -> dict[str, int]:
     """Both answers of each pair go through side by side, while it trains and when it judges the held-out ones."""
     rows, length = 2 * config.per_device_train_batch_size, config.max_source_length + config.max_target_length
     precision = training(model.dtype)
@@ -245,7 +245,7 @@ def rm(shape: Shape, model: Model, config: Rm) -> dict[str, int]:
     }
 
 
-def ppo(shape: Shape, model: Model, config: Ppo, below: list[Lora]) -> dict[str, int]:
+def ppo(shape: Shape, model: ModelConfig, config: PpoConfig, below: list[LoraConfig]) -> dict[str, int]:
     """The largest of sampling, scoring and learning. `below`: the adapters of sft and rm, frozen."""
     length = config.max_source_length + config.max_response_length
     precision, side = scoring(model.dtype, shape.chatglm), config.local_rollout_forward_batch_size
@@ -269,7 +269,7 @@ def ppo(shape: Shape, model: Model, config: Ppo, below: list[Lora]) -> dict[str,
     }
 
 
-def predict(shape: Shape, model: Model, config: Predict, below: list[Lora]) -> dict[str, int]:
+def predict(shape: Shape, model: ModelConfig, config: PredictConfig, below: list[LoraConfig]) -> dict[str, int]:
     """With the stack of ppo. `below`: the adapters of sft and ppo."""
     merged = merged_copy(shape, model, below[-1], config.merge_adapters)
     lora = None if merged else below[-1]
@@ -282,7 +282,7 @@ def predict(shape: Shape, model: Model, config: Predict, below: list[Lora]) -> d
     }
 
 
-def score(shape: Shape, model: Model, config: Score, lora: Lora) -> dict[str, int]:
+def score(shape: Shape, model: ModelConfig, config: Score, lora: LoraConfig) -> dict[str, int]:
     length = config.max_source_length + config.max_target_length
     precision = scoring(model.dtype, shape.chatglm)
     return {
@@ -306,17 +306,24 @@ def parts(name: str) -> dict[str, dict[str, int]]:
     return {stage: {"weights": weights(shape, model)} | found[stage] for stage in STAGES}
 
 
-def profiled(name: str) -> tuple[Model, dict[str, Any]]:
+def profiled(name: str) -> tuple[ModelConfig, dict[str, Any]]:
     """The `model` section under a profile, and the sections of the stages."""
-    forms = {"base": BaseTraining, "sft": Sft, "rm": Rm, "ppo": Ppo, "predict": Predict, "score": Score}
+    forms = {
+        "base": BaseConfig,
+        "sft": SftConfig,
+        "rm": RmConfig,
+        "ppo": PpoConfig,
+        "predict": PredictConfig,
+        "score": Score,
+    }
     with tempfile.TemporaryDirectory() as folder:
-        config = Path(shutil.copy(imports.ROOT / "profiles" / "default.yaml", Path(folder) / "params.yaml"))
-        profile.apply(name, imports.ROOT / "profiles", config)
-        model = params.load(config, "model", Model)
+        config = Path(shutil.copy(resume.ROOT / "profiles" / "default.yaml", Path(folder) / "params.yaml"))
+        profile.apply(name, resume.ROOT / "profiles", config)
+        model = params.load(config, "model", ModelConfig)
         return model, {section: params.load(config, section, form) for section, form in forms.items()}
 
 
-def shape_of(model: Model, base: BaseTraining) -> Shape:
+def shape_of(model: ModelConfig, base: BaseConfig) -> Shape:
     if model.name != base_model.TINY:
         return SHAPES[model.name]
     a = base.architecture
@@ -341,8 +348,8 @@ def chatglm_sft(recompute: bool) -> int:
     """Bytes of SFT under the profile chatglm-6b, but with 2 × 1024 tokens in a pass."""
     model, config = profiled("chatglm-6b")
     shape = shape_of(model, config["base"])
-    short = replace(config["sft"], per_device_train_batch_size=2, max_source_length=896, max_target_length=128)
-    model = replace(model, gradient_checkpointing=recompute)
+    short = config["sft"].replace(per_device_train_batch_size=2, max_source_length=896, max_target_length=128)
+    model = model.replace(gradient_checkpointing=recompute)
     return weights(shape, model) + sum(sft(shape, model, short).values())
 
 

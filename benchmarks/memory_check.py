@@ -22,7 +22,7 @@ from benchmarks import memory
 from stages.generation import generate
 from stages.models.chatglm.configuration import ChatGLMConfig
 from stages.models.chatglm.modeling import ChatGLMForCausalLM
-from stages.models.lora import Lora
+from stages.models.lora import LoraConfig
 from stages.rl import logprobs
 
 SHAPES = {
@@ -66,7 +66,7 @@ def network(shape: memory.Shape, dtype: torch.dtype) -> Any:
     return model.to(dtype).requires_grad_(False)
 
 
-def adapted(shape: memory.Shape, dtype: torch.dtype, lora: Lora, recompute: bool) -> Any:
+def adapted(shape: memory.Shape, dtype: torch.dtype, lora: LoraConfig, recompute: bool) -> Any:
     model = get_peft_model(network(shape, dtype), lora.config(task_type="CAUSAL_LM"))
     for parameter in model.parameters():
         if parameter.requires_grad:
@@ -98,7 +98,9 @@ def cases(names: Iterable[str] = tuple(SHAPES)) -> list[tuple[str, str, int, int
     length = PROMPT + NEW
     for name in names:
         shape = SHAPES[name]
-        lora = Lora(r=8, alpha=16, dropout=0.0, target_modules=("query_key_value",) if shape.chatglm else "all-linear")
+        lora = LoraConfig(
+            r=8, alpha=16, dropout=0.0, target_modules=("query_key_value",) if shape.chatglm else "all-linear"
+        )
         for dtype, autocast in (("float32", False), ("bfloat16", False), ("bfloat16", True)):
             precision = memory.training(dtype) if autocast else memory.scoring(dtype, shape.chatglm)
             if autocast and shape.chatglm:
@@ -152,7 +154,7 @@ def generated(shape: memory.Shape) -> tuple[int, int]:
     def run() -> None:
         list(generate.generate(model, prompts, ["a"] * ROWS, decoding, NEW, ROWS, [0], 0))
 
-    settings = replace(memory.profiled("default")[0], dtype="float32")
+    settings = memory.profiled("default")[0].replace(dtype="float32")
     return memory.generating(shape, settings, None, ROWS, PROMPT, NEW), allocated(run)
 
 

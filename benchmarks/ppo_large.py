@@ -15,13 +15,14 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig as PeftLoraConfig
+from peft import get_peft_model
 from torch import nn
 from transformers import Qwen3Config, Qwen3ForCausalLM, set_seed
 
 from benchmarks.measure import peak_mb
-from stages.models.lora import Lora
-from stages.rl.config import Ppo
+from stages.models.lora import LoraConfig
+from stages.rl.config import PpoConfig
 from stages.rl.trainer import Trainer
 
 END, PAD = 1, 0
@@ -75,7 +76,7 @@ def main() -> None:
 
 def make(arguments: argparse.Namespace, accelerator: Any, work: Path) -> Trainer:
     """A trainer with the adapters sft, reward and ppo on one random base, as `stages.ppo` would build it."""
-    lora = Lora(r=8, alpha=32, dropout=0.0, target_modules="all-linear")
+    lora = LoraConfig(r=8, alpha=32, dropout=0.0, target_modules="all-linear")
     dtype = getattr(torch, arguments.dtype)
     config = Qwen3Config(
         vocab_size=arguments.vocab_size,
@@ -100,8 +101,8 @@ def make(arguments: argparse.Namespace, accelerator: Any, work: Path) -> Trainer
     network.requires_grad_(False)
     model = get_peft_model(network, lora.config(task_type="CAUSAL_LM"), adapter_name="sft")
     for name in ("reward", "ppo"):
-        model.add_adapter(name, LoraConfig(r=8, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
-    config = Ppo(
+        model.add_adapter(name, PeftLoraConfig(r=8, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"))
+    config = PpoConfig(
         resume_lora_training=False,
         total_episodes=arguments.batch_size * (arguments.updates + 1),
         batch_size=arguments.batch_size,

@@ -19,9 +19,9 @@ import transformers
 
 from benchmarks.measure import Meter
 from stages.models import base_model, reward
-from stages.models.lora import Lora
+from stages.models.lora import LoraConfig
 from stages.ppo import build
-from stages.rl.config import Ppo
+from stages.rl.config import PpoConfig
 from stages.rl.trainer import Trainer
 
 
@@ -54,7 +54,7 @@ def main() -> None:
 
 def make(folder: Path, settings: dict[str, Any], work: Path) -> Trainer:
     """The trainer as `stages.ppo` sets it up."""
-    config = Ppo(
+    config = PpoConfig(
         resume_lora_training=False,
         total_episodes=settings["batch_size"] * (settings["updates"] + 1),
         batch_size=settings["batch_size"],
@@ -87,7 +87,7 @@ def make(folder: Path, settings: dict[str, Any], work: Path) -> Trainer:
         lam=0.95,
         value_head_init="reward",
         save_steps=1000,
-        lora=Lora(r=settings["lora_r"], alpha=settings["lora_r"], dropout=0.0, target_modules="all-linear"),
+        lora=LoraConfig(r=settings["lora_r"], alpha=settings["lora_r"], dropout=0.0, target_modules="all-linear"),
     )
     origin = base_model.read(folder / "base")
     tokenizer = origin.tokenizer()

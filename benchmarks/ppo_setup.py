@@ -68,7 +68,7 @@ def make_base(folder: Path, settings: dict[str, Any]) -> tuple[base_model.Base, 
     network = tiny.network(architecture, tokenizer)
     tokenizer.save_pretrained(folder)
     network.save_pretrained(folder)
-    model = base_model.Model(
+    model = base_model.ModelConfig(
         name=base_model.TINY,
         revision=None,
         trust_remote_code=False,

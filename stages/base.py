@@ -3,34 +3,36 @@
 python -m stages.base --help
 """
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from stages.models import base_model, tiny
-from stages.runtime import atomic, curves, params, resume
+from stages.runtime import atomic, curves, environment, params, portable, resume
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 from stages.text import records
 from stages.training import length_grouping, supervised
 
 
-@dataclass(frozen=True)
-class BaseTraining(supervised.Optimization):
+class BaseConfig(supervised.TrainingConfig):
     """How `tiny` is made: a plain language model on the training split's text, with no chat turns in it.
 
     Answering and stopping are what SFT teaches.
     """
 
-    architecture: tiny.Architecture
-    block_size: int
+    architecture: tiny.Architecture = tiny.Architecture()
+    """The network's shape."""
+    block_size: params.Tokens = 128
     """Tokens of one training sequence; texts are packed into them end to end."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        params.above_zero(self, "block_size")
+    num_train_epochs: params.Epochs = 16
+    per_device_train_batch_size: params.BatchSize = 8
+    learning_rate: params.LearningRate = 2.0e-3
+    warmup_ratio: params.WarmupRatio = 0.05
+    weight_decay: params.WeightDecay = 0.01
+    logging_steps: params.Steps = 20
+    eval_steps: params.Steps = 200
 
 
 @command
@@ -43,8 +45,9 @@ def main(
 ) -> None:
     """Make the base model's folder."""
     seed = params.load(params_file, "seed", int)
-    model = params.load(params_file, "model", base_model.Model)
-    config = params.load(params_file, "base", BaseTraining)
+    model = params.load(params_file, "model", base_model.ModelConfig)
+    portable.use(model.portable, model.cpu_threads)
+    config = params.load(params_file, "base", BaseConfig)
 
     if model.name != base_model.TINY:  # nothing to train: resolve the name and say where the model is
         with atomic.folder(to) as folder:
@@ -57,7 +60,7 @@ def main(
     if model.dtype != "float32" or model.quantization != "none":
         raise UserError("params.yaml: model.name is `tiny`, which is trained in float32: set model.dtype to float32")
 
-    with resume.folder("base", [seed, asdict(model), asdict(config)], [train, validate]) as state:
+    with resume.folder("base", [seed, model.model_dump(), config.model_dump()], [train, validate]) as state:
         from transformers import Trainer, TrainingArguments, set_seed
 
         set_seed(seed)
@@ -84,6 +87,7 @@ def main(
         evals = supervised.rows(trainer, steps_per_epoch, EVAL_CURVE, step_of="eval_loss")
         curves.write(log / "curve.csv", CURVE, rows)
         curves.write(log / "eval_curve.csv", EVAL_CURVE, evals)
+        environment.write(log)
         atomic.write_json(
             log / "metrics.json",
             {

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stages.models import base_model
-from stages.predict import Predict
+from stages.predict import PredictConfig
 from stages.runtime import params, processes
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
@@ -51,7 +51,7 @@ def main(
         raise UserError(f"--compare needs another stack than {model}")
     names = [model, other or OTHER[model]] if compare else [model]
     seed = params.load(params_file, "seed", int)
-    config = params.load(params_file, "predict", Predict)
+    config = params.load(params_file, "predict", PredictConfig)
     origin = base_model.read(base)
 
     def folders(name: Name) -> list[Path]:

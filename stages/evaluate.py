@@ -7,7 +7,6 @@ It writes numbers per sample; means, intervals and differences are the report's.
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,7 +16,7 @@ from stages.metrics import definitions, phrases, probes, retrieval
 from stages.metrics.answer import Answer
 from stages.metrics.probes import Text
 from stages.models import base_model, reward, stack
-from stages.runtime import atomic, params, processes
+from stages.runtime import atomic, environment, params, processes
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 from stages.text import encoding, records
@@ -25,16 +24,13 @@ from stages.text import encoding, records
 UNLIMITED = 1 << 30
 
 
-@dataclass(frozen=True)
-class EvaluateConfig:
-    max_source_length: int
+class EvaluateConfig(params.Section):
+    max_source_length: params.Tokens = 256
     """Tokens of history and question; the oldest rounds go first, the question survives."""
-    max_target_length: int
+    max_target_length: params.Tokens = 256
     """Tokens of the answer, its EOS included."""
-    batch_size: int
-
-    def __post_init__(self) -> None:
-        params.above_zero(self, "max_source_length", "max_target_length", "batch_size")
+    batch_size: params.BatchSize = 64
+    """Answers scored side by side."""
 
 
 @command
@@ -113,6 +109,7 @@ def main(
     parts = {record.adapter: record.__dict__ for record in map(stack.lineage, [sft, ppo, rm])}
     identity = {"name": frozen_base.model.name, "identity": frozen_base.identity}
     atomic.write_json(to / "lineage.json", {"base": identity} | parts)
+    environment.write(to)
 
 
 class Scorer:

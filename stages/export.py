@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import yaml
 
 from stages.models import base_model, stack
-from stages.predict import Predict
+from stages.predict import PredictConfig
 from stages.runtime import atomic, params
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
@@ -35,8 +34,8 @@ def main(
     """Write a stack as a model of its own."""
     to = to.resolve()
     check_free(to)
-    config = params.load(params_file, "predict", Predict)
-    parameters = yaml.safe_load(params_file.read_text(encoding="utf-8"))
+    config = params.load(params_file, "predict", PredictConfig)
+    parameters = params.read(params_file)
     origin = base_model.read(base)
     folders = stack_names.resolve(model, origin, sft, ppo)
     adapters = [stack.lineage(folder) for folder in folders]

@@ -3,15 +3,14 @@
 python -m stages.ppo --help
 """
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from stages.models import base_model, reward, stack
-from stages.rl.config import Ppo
-from stages.runtime import atomic, curves, params, processes, resume
+from stages.rl.config import PpoConfig
+from stages.runtime import atomic, curves, environment, params, processes, resume
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 from stages.text import encoding, records
@@ -29,7 +28,7 @@ def main(
 ) -> None:
     """Train the policy against the reward model."""
     seed = params.load(params_file, "seed", int)
-    config = params.load(params_file, "ppo", Ppo)
+    config = params.load(params_file, "ppo", PpoConfig)
     samples = records.read_samples(train)
     origin = base_model.read(base)
     stack.resolve(origin, [rm])
@@ -38,9 +37,7 @@ def main(
     from transformers import set_seed
 
     accelerator = processes.join()
-    with resume.folder(
-        "ppo", [seed, asdict(config)], [train, base, sft, rm], accelerator.is_main_process
-    ) as state_folder:
+    with resume.folder("ppo", [seed, config.model_dump()], [train, base, sft, rm]) as state_folder:
         from stages.generation.generate import eos_ids
         from stages.rl.trainer import CURVE, Trainer
 
@@ -69,6 +66,7 @@ def main(
             return
 
         curves.write(log / "curve.csv", CURVE, state.rows)
+        environment.write(log)
         atomic.write_json(log / "metrics.json", summary(state))
         with atomic.folder(to) as folder:
             stack.save(model, policy[-1], "ppo", origin, [] if config.resume_lora_training else [sft], folder)
@@ -81,7 +79,9 @@ def main(
             )
 
 
-def build(origin: base_model.Base, sft: Path, rm: Path, config: Ppo, device: Any) -> tuple[Any, list[str], list[str]]:
+def build(
+    origin: base_model.Base, sft: Path, rm: Path, config: PpoConfig, device: Any
+) -> tuple[Any, list[str], list[str]]:
     """The stack with the adapter that trains, and the names of the policy's and the reference's adapters."""
     model = stack.load(origin.causal_lm(device), [sft, rm])
     if not config.resume_lora_training:
@@ -94,7 +94,7 @@ def build(origin: base_model.Base, sft: Path, rm: Path, config: Ppo, device: Any
     return model, ["ppo"], []
 
 
-def encode(tokenizer: Any, sample: records.Sample, config: Ppo) -> list[int]:
+def encode(tokenizer: Any, sample: records.Sample, config: PpoConfig) -> list[int]:
     limit = config.max_source_length
     return encoding.encode_prompt(tokenizer, sample.history, sample.instruction, limit, "ppo").ids
 

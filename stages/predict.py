@@ -3,7 +3,6 @@
 python -m stages.predict --help
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,19 +15,15 @@ from stages.runtime.command import command
 from stages.text import encoding, records
 
 
-@dataclass(frozen=True)
-class Predict(Decoding):
-    max_source_length: int
+class PredictConfig(Decoding):
+    max_source_length: params.Tokens = 256
     """Tokens of history and question; the oldest rounds go first, the question survives."""
-    max_new_tokens: int
-    batch_size: int
+    max_new_tokens: params.Tokens = 128
+    """Tokens of the answer, its EOS included."""
+    batch_size: params.BatchSize = 64
     """Answers generated side by side; the answers do not depend on it."""
-    merge_adapters: bool
+    merge_adapters: bool = True
     """Add the adapters into the weights while generating: quicker, for a second copy of the layers with LoRA."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        params.above_zero(self, "max_source_length", "max_new_tokens", "batch_size")
 
 
 @command
@@ -42,7 +37,7 @@ def main(
 ) -> None:
     """Answer every test question."""
     seed = params.load(params_file, "seed", int)
-    config = params.load(params_file, "predict", Predict)
+    config = params.load(params_file, "predict", PredictConfig)
     samples = records.read_samples(test)
     origin = base_model.read(base)
     folders = stack.resolve(origin, adapter)
@@ -99,7 +94,7 @@ def share(count: int, process: int, processes: int, evenly: bool) -> list[int]:
     return [*mine, 0] if evenly and len(mine) < -(-count // processes) else mine
 
 
-def encode(tokenizer: Any, sample: records.Sample, config: Predict) -> list[int]:
+def encode(tokenizer: Any, sample: records.Sample, config: PredictConfig) -> list[int]:
     limit = config.max_source_length
     return encoding.encode_prompt(tokenizer, sample.history, sample.instruction, limit, "predict").ids
 

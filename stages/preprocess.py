@@ -6,11 +6,11 @@ python -m stages.preprocess --help
 import hashlib
 import json
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import Field
 
 from stages.runtime import atomic, params
 from stages.runtime.command import command
@@ -19,33 +19,27 @@ from stages.text import contamination, dialogues, preferences
 from stages.text.records import Pair, Sample
 
 
-@dataclass(frozen=True)
-class Data:
-    dialogues: str
+class DataConfig(params.Section):
+    dialogues: Annotated[str, Field(min_length=1)] = "data/sample"
     """Folder with train_data.json, validate_data.json and test_data.json."""
-    preferences: str
+    preferences: Annotated[str, Field(min_length=1)] = "data/sample/preferences.json"
     """JSON file of preference records."""
-    preferences_validate_ratio: float
+    preferences_validate_ratio: params.Ratio = 0.15
     """Share of the preference questions held out to measure the reward model."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.preferences_validate_ratio < 1:
-            raise ValueError("preferences_validate_ratio must lie between 0 and 1")
 
 
 @command
 def main(
-    folder: Annotated[Path, typer.Option("--dialogues", help="folder of {train,validate,test}_data.json")],
-    preference: Annotated[Path, typer.Option("--preferences", help="preference records")],
     to: Annotated[Path, typer.Option(help="folder for the JSON lines")],
     log: Annotated[Path, typer.Option(help="folder of metrics.json: what came in, was dropped and went out")],
     params_file: Annotated[Path, typer.Option("--params", help="parameters")],
 ) -> None:
     """Turn dialogues into samples and preference records into pairs."""
     seed = params.load(params_file, "seed", int)
-    data = params.load(params_file, "data", Data)
+    data = params.load(params_file, "data", DataConfig)
 
     report: dict[str, Any] = {}
+    folder, preference = Path(data.dialogues), Path(data.preferences)
     sources = {split: folder / f"{split}_data.json" for split in ("train", "validate", "test")}
     splits: dict[str, list[Sample]] = {}
     for split, source in sources.items():

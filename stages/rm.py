@@ -4,33 +4,33 @@ python -m stages.rm --help
 """
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic import Field
 
 from stages.models import base_model, reward, stack
-from stages.models.lora import Lora
-from stages.runtime import atomic, curves, params, resume
+from stages.models.lora import LoraConfig
+from stages.runtime import atomic, curves, environment, params, processes, resume
 from stages.runtime.command import command
 from stages.text import encoding, records
 from stages.training import evaluation, length_grouping, supervised
 
 
-@dataclass(frozen=True)
-class Rm(supervised.Optimization):
-    max_source_length: int
+class RmConfig(supervised.TrainingConfig):
+    num_train_epochs: params.Epochs = 2
+    learning_rate: params.LearningRate = 5.0e-4
+    logging_steps: params.Steps = 5
+    eval_steps: params.Steps = 20
+    max_source_length: params.Tokens = 256
     """Tokens of history and question; the oldest rounds go first, the question survives."""
-    max_target_length: int
+    max_target_length: params.Tokens = 256
     """Tokens of an answer, its EOS included; a longer answer is cut at its end."""
-    center_rewards_coefficient: float
+    center_rewards_coefficient: Annotated[float, Field(ge=0, le=1000)] = 0.01
     """Weight of a term that keeps scores centred on 0 (Eisenstein et al. 2023); 0 leaves it out."""
-    lora: Lora
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        params.above_zero(self, "max_source_length", "max_target_length")
+    lora: LoraConfig = LoraConfig(r=8)
+    """The adapter."""
 
 
 @command
@@ -44,13 +44,13 @@ def main(
 ) -> None:
     """Train the reward model on the preference pairs."""
     seed = params.load(params_file, "seed", int)
-    config = params.load(params_file, "rm", Rm)
+    config = params.load(params_file, "rm", RmConfig)
     pairs, held_out = records.read_pairs(train), records.read_pairs(validate)
     origin = base_model.read(base)
     supervised.check_processes(config, origin.model.dtype)
-    first = supervised.is_first_process()
+    first = processes.is_first()
 
-    with resume.folder("rm", [seed, asdict(config)], [train, validate, base], first) as state:
+    with resume.folder("rm", [seed, config.model_dump()], [train, validate, base]) as state:
         from datasets import Dataset
         from peft import get_peft_model
         from transformers import set_seed
@@ -97,6 +97,7 @@ def main(
         evals = supervised.rows(trainer, steps_per_epoch, EVAL_CURVE, step_of="eval_loss")
         curves.write(log / "curve.csv", CURVE, rows)
         curves.write(log / "eval_curve.csv", EVAL_CURVE, evals)
+        environment.write(log)
 
         atomic.write_jsonl(log / "scores.jsonl", judged)
         margins = [row["chosen"] - row["rejected"] for row in judged]
@@ -126,7 +127,7 @@ CURVE = ("step", "epoch", "loss", "grad_norm", "learning_rate", "accuracy", "mar
 EVAL_CURVE = ("step", "epoch", "eval_loss", "eval_accuracy", "eval_margin")
 
 
-def encode(tokenizer: Any, pair: records.Pair, config: Rm) -> dict[str, list[int]]:
+def encode(tokenizer: Any, pair: records.Pair, config: RmConfig) -> dict[str, list[int]]:
     prompt = encoding.encode_prompt(tokenizer, pair.history, pair.instruction, config.max_source_length, "rm").ids
     return {
         "chosen_ids": [*prompt, *encoding.encode_answer(tokenizer, pair.chosen, config.max_target_length).ids],
@@ -134,7 +135,7 @@ def encode(tokenizer: Any, pair: records.Pair, config: Rm) -> dict[str, list[int
     }
 
 
-def preference_loss(config: Rm) -> Callable[[Any, Any], Any]:
+def preference_loss(config: RmConfig) -> Callable[[Any, Any], Any]:
     """(model, batch of b pairs) → [b, 4]: 1, the loss that the trainer minimises, whether it is right, the margin."""
 
     def measure(model: Any, batch: Any) -> Any:

@@ -4,35 +4,30 @@ python -m stages.sft --help
 """
 
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from stages.models import base_model, stack
-from stages.models.lora import Lora
-from stages.runtime import atomic, curves, params, resume
+from stages.models.lora import LoraConfig
+from stages.runtime import atomic, curves, environment, params, processes, resume
 from stages.runtime.command import command
 from stages.text import encoding, records
 from stages.training import evaluation, length_grouping, supervised
 
 
-@dataclass(frozen=True)
-class Sft(supervised.Optimization):
-    max_source_length: int
+class SftConfig(supervised.TrainingConfig):
+    learning_rate: params.LearningRate = 3.0e-3
+    max_source_length: params.Tokens = 256
     """Tokens of history and question; the oldest rounds go first, the question survives."""
-    max_target_length: int
+    max_target_length: params.Tokens = 128
     """Tokens of the answer, its EOS included; a longer answer is cut at its end."""
-    dev_ratio: float
+    dev_ratio: params.Ratio = 0.05
     """Share of train + validation that is held out for the eval loss."""
-    lora: Lora
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        params.above_zero(self, "max_source_length", "max_target_length")
-        if not 0 < self.dev_ratio < 1:
-            raise ValueError("dev_ratio must lie between 0 and 1")
+    lora: LoraConfig = LoraConfig()
+    """The adapter."""
 
 
 @command
@@ -46,13 +41,13 @@ def main(
 ) -> None:
     """Fine-tune the base on the doctors' answers."""
     seed = params.load(params_file, "seed", int)
-    config = params.load(params_file, "sft", Sft)
+    config = params.load(params_file, "sft", SftConfig)
     samples = [*records.read_samples(train), *records.read_samples(validate)]
     origin = base_model.read(base)
     supervised.check_processes(config, origin.model.dtype)
-    first = supervised.is_first_process()
+    first = processes.is_first()
 
-    with resume.folder("sft", [seed, asdict(config)], [train, validate, base], first) as state:
+    with resume.folder("sft", [seed, config.model_dump()], [train, validate, base]) as state:
         from datasets import Dataset
         from peft import get_peft_model
         from transformers import set_seed
@@ -88,6 +83,7 @@ def main(
         evals = supervised.rows(trainer, steps_per_epoch, EVAL_CURVE, step_of="eval_loss")
         curves.write(log / "curve.csv", CURVE, rows)
         curves.write(log / "eval_curve.csv", EVAL_CURVE, evals)
+        environment.write(log)
         best = supervised.best_eval(evals)
         in_order = [len(encoded[kept[i]].ids) for i in order]
         atomic.write_json(
@@ -131,7 +127,7 @@ class EncodedSample:
         }
 
 
-def encode(tokenizer: Any, sample: records.Sample, config: Sft) -> EncodedSample:
+def encode(tokenizer: Any, sample: records.Sample, config: SftConfig) -> EncodedSample:
     prompt = encoding.encode_prompt(tokenizer, sample.history, sample.instruction, config.max_source_length, "sft")
     answer = encoding.encode_answer(tokenizer, sample.output, config.max_target_length)
     return EncodedSample(

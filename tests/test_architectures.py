@@ -268,7 +268,7 @@ def test_a_layer_name_that_the_model_lacks_is_refused(name, target, layers, tmp_
 
     families.write(tmp_path, families.FAMILIES[name])
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path)
-    lora = replace(tiny_models.LORA, target_modules=("q_proj", target))
+    lora = tiny_models.LORA.replace(target_modules=("q_proj", target))
     with pytest.raises(UserError) as refused:
         lora.fit(model, "sft")
     assert str(refused.value) == (

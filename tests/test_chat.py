@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import imports
 import pytest
 import tiny_models
 import torch
@@ -19,8 +20,8 @@ import yaml
 from stages import chat
 from stages.generation.generate import eos_ids, generate
 from stages.models import base_model, stack
-from stages.predict import Predict
-from stages.runtime import imports, params
+from stages.predict import PredictConfig
+from stages.runtime import params
 from stages.runtime.errors import UserError
 from stages.serving import chat_models, conversation, interrupts, repl, stack_names, streaming, terminal
 from stages.serving.stack_names import Name
@@ -51,7 +52,7 @@ class Files:
         return {"base": self.base, "sft": self.sft, "ppo": self.ppo, "config": self.params}
 
     def config(self):
-        return params.load(self.params, "predict", Predict)
+        return params.load(self.params, "predict", PredictConfig)
 
 
 @pytest.fixture(scope="module")

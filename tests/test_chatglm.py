@@ -5,7 +5,6 @@ import os
 import pickle
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -674,11 +673,11 @@ def test_the_pipeline_names_the_conversion(tmp_path, tiny):
     for name in ("config.json", "ice_text.model", "tokenizer_config.json"):
         (source / name).write_bytes((tiny / name).read_bytes())
     with pytest.raises(UserError, match=r"no \*\.safetensors, and") as refusal:
-        base_model.write_pointer(tmp_path, replace(tiny_models.MODEL, name=str(source)))
+        base_model.write_pointer(tmp_path, tiny_models.MODEL.replace(name=str(source)))
     command = str(refusal.value).split("`")[1].replace("NEW_FOLDER", str(tmp_path / "new")).split()
     assert command[:4] == ["python", "-m", "stages.models.chatglm.convert", str(source)]
     convert.main(Path(command[3]), Path(command[4]))
-    base_model.write_pointer(tmp_path, replace(tiny_models.MODEL, name=str(tmp_path / "new")))
+    base_model.write_pointer(tmp_path, tiny_models.MODEL.replace(name=str(tmp_path / "new")))
     base = base_model.read(tmp_path)
     assert base.tokenizer().encode("我发烧了") == AutoTokenizer.from_pretrained(tiny).encode("我发烧了")
     ids = torch.tensor([base.tokenizer().encode("我发烧了")])

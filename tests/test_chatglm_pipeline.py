@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import imports
 import pytest
 import torch
 import yaml
@@ -19,7 +20,6 @@ from stages.generation import generate
 from stages.models import base_model, reward, stack
 from stages.models.chatglm import pair, prompt
 from stages.rl import logprobs
-from stages.runtime import imports
 from stages.text import encoding, records
 
 torch.set_num_threads(1)
@@ -135,7 +135,7 @@ def test_every_stage(run):
 def views_of(run: Run, **change) -> tuple:
     """What PPO works with: tokenizer, the module with every adapter on it, and prompts of four lengths."""
     origin = base_model.read(run.base)
-    origin = replace(origin, model=replace(origin.model, **change))
+    origin = replace(origin, model=origin.model.replace(**change))
     tokenizer = origin.tokenizer()
     model = stack.load(origin.causal_lm(), [run.sft, run.rm, run.ppo])
     stack.activate(model, ["sft", "ppo"], trainable="ppo")
@@ -273,7 +273,7 @@ def test_the_stack_the_merged_and_the_exported_model_say_the_same(run):
 def test_the_parameter_chooses_the_rounds(run, first_round, tmp_path):
     """In a prompt as the stages encode it, in a training pair, and in the tokenizer that an export saves."""
     origin = base_model.read(run.base)
-    tokenizer = replace(origin, model=replace(origin.model, chatglm_first_round=first_round)).tokenizer()
+    tokenizer = replace(origin, model=origin.model.replace(chatglm_first_round=first_round)).tokenizer()
     text = {
         0: "[Round 0]\n问：您好\n答：您好。\n[Round 1]\n问：我发烧了\n答：",
         1: "[Round 1]\n\n问：您好\n\n答：您好。\n\n[Round 2]\n\n问：我发烧了\n\n答：",

@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import imports
 import pytest
 import yaml
 from test_graph import MODULES, PAGE
 
 from stages import verify
-from stages.runtime import imports
 
 # DVC's own dependencies; none of it is this project's to mend.
 pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")

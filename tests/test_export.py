@@ -4,9 +4,9 @@ import json
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
+import imports
 import pytest
 import tiny_models
 import torch
@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from stages import export
 from stages.models import base_model, stack
-from stages.runtime import atomic, imports
+from stages.runtime import atomic
 from stages.serving import merged_model, stack_names
 from stages.serving.model_card import SOURCES
 from stages.serving.stack_names import Name
@@ -125,7 +125,7 @@ def test_the_template_is_the_one_of_training(files):
 
 def test_chatglm(tmp_path):
     """In a fresh process, with no more than the card tells."""
-    model = replace(tiny_models.MODEL, name=str(build_tiny_chatglm(tmp_path / "chatglm")))
+    model = tiny_models.MODEL.replace(name=str(build_tiny_chatglm(tmp_path / "chatglm")))
     base, sft = tmp_path / "base", tmp_path / "sft"
     with atomic.folder(base) as folder:
         base_model.write_pointer(folder, model)

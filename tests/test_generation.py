@@ -1,7 +1,6 @@
 """The next token from hand-made logits: each filter of `Decoding` through the whole list of processors."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -30,7 +29,7 @@ def scores(decoding, logits, uniforms, said=(), prompt=(0,)):
 
 def token(uniform, shares=SHARES, **changes):
     logits = [[math.log(share) for share in shares]]
-    return scores(replace(PLAIN, **changes), logits, [[uniform]]).argmax(-1).item()
+    return scores(PLAIN.replace(**changes), logits, [[uniform]]).argmax(-1).item()
 
 
 @pytest.mark.parametrize(
@@ -67,7 +66,7 @@ def test_temperature_comes_before_top_p():
 
 
 def test_repetition_penalty_lowers_what_the_answer_said_and_not_the_prompt():
-    greedy = replace(PLAIN, do_sample=False, repetition_penalty=2.0)
+    greedy = PLAIN.replace(do_sample=False, repetition_penalty=2.0)
     logits = [[2.0, 1.0, 2.2, -1.0, -1.0]]
     after = scores(greedy, logits, [[0.5] * 3], prompt=(0, 4), said=(2, 3))
     torch.testing.assert_close(after, torch.tensor([[2.0, 1.0, 1.1, -2.0, -1.0]]))
@@ -79,7 +78,7 @@ def test_repetition_penalty_changes_what_is_drawn():
     # 4 and 4 share alike; once 0 was said it is 2, and token 1 holds .88
     said = {"prompt": (1,), "said": (0,)}
     assert scores(PLAIN, [[4.0, 4.0]], [[0.0, 0.3]], **said).argmax(-1).item() == 0
-    penalty = replace(PLAIN, repetition_penalty=2.0)
+    penalty = PLAIN.replace(repetition_penalty=2.0)
     assert scores(penalty, [[4.0, 4.0]], [[0.0, 0.3]], **said).argmax(-1).item() == 1
 
 

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import imports
 import pytest
 import yaml
-
-from stages.runtime import imports
 
 ROOT = imports.ROOT
 PAGE = Path("stages/page")

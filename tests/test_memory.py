@@ -1,13 +1,13 @@
 """What fits where: the sizes are those of the models, the method agrees with PyTorch, the READMEs show its output."""
 
+import imports
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
 from benchmarks import memory, memory_check
 from stages.models.chatglm.configuration import ChatGLMConfig
-from stages.models.lora import Lora
-from stages.runtime import imports
+from stages.models.lora import LoraConfig
 
 torch.set_num_threads(1)
 CARDS = {"chatglm-6b": 24, "chatglm-6b-12gb": 12, "qwen3-0.6b": 24, "qwen3-1.7b": 24}
@@ -26,7 +26,9 @@ def config(shape: memory.Shape):
 @pytest.mark.parametrize("name", memory.SHAPES)
 def test_parameters_are_those_of_the_network(name):
     shape = memory.SHAPES[name]
-    lora = Lora(r=8, alpha=16, dropout=0.0, target_modules=("query_key_value",) if shape.chatglm else "all-linear")
+    lora = LoraConfig(
+        r=8, alpha=16, dropout=0.0, target_modules=("query_key_value",) if shape.chatglm else "all-linear"
+    )
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config(shape))
         model.tie_weights()

@@ -7,7 +7,6 @@ import copy
 import json
 import math
 import random
-from dataclasses import replace
 
 import pytest
 import tiny_models
@@ -20,9 +19,9 @@ from transformers import AutoModelForCausalLM
 from stages import ppo
 from stages.generation import generate
 from stages.models import base_model, reward, stack
-from stages.models.lora import Lora
+from stages.models.lora import LoraConfig
 from stages.rl import logprobs, reward_hacking
-from stages.rl.config import Ppo
+from stages.rl.config import PpoConfig
 from stages.rl.trainer import Rollouts, Trainer
 from stages.runtime import checkpoints
 from stages.runtime.errors import UserError
@@ -31,14 +30,15 @@ torch.set_num_threads(1)
 SEED = 5
 EOS = [3, *range(40, 70)]
 """So many that a third of the random model's responses end by themselves."""
-KNOBS = Ppo(
+KNOBS = PpoConfig(
     resume_lora_training=False, total_episodes=24, batch_size=8, num_ppo_epochs=2, num_mini_batches=2,
     per_device_train_batch_size=3, learning_rate=2e-3, lr_scheduler_type="cosine", warmup_ratio=0.34,
     max_grad_norm=0.5, max_source_length=64, min_response_length=5, max_response_length=9, temperature=0.8,
     local_rollout_forward_batch_size=3, merge_adapters_for_rollouts=True, lm_head_chunk=5,
     normalize_reward="standardize", reward_clip=1.5, missing_eos_penalty=0.7, whiten_rewards=True, kl_coef=0.1,
     kl_target=2.0, kl_horizon=100, early_stop_kl=None, cliprange=0.1, cliprange_value=0.1, vf_coef=0.3, gamma=0.97,
-    lam=0.9, value_head_init="reward", save_steps=1, lora=Lora(r=2, alpha=5, dropout=0.0, target_modules="all-linear"),
+    lam=0.9, value_head_init="reward", save_steps=1,
+    lora=LoraConfig(r=2, alpha=5, dropout=0.0, target_modules="all-linear"),
 )  # fmt: skip
 
 
@@ -270,7 +270,7 @@ OTHER_KNOBS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("config", [KNOBS, replace(KNOBS, **OTHER_KNOBS)], ids=["new adapter", "resumed adapter"])
+@pytest.mark.parametrize("config", [KNOBS, KNOBS.replace(**OTHER_KNOBS)], ids=["new adapter", "resumed adapter"])
 def test_every_number_is_the_naive_twins(new_trainer, folders, config, monkeypatch):
     trainer = new_trainer(config)
     naive = Naive(folders, trainer)
@@ -299,7 +299,7 @@ def test_every_number_is_the_naive_twins(new_trainer, folders, config, monkeypat
 
 
 def test_the_first_ratio_is_1_and_the_reference_is_the_sft_model(new_trainer):
-    trainer = new_trainer(replace(KNOBS, num_ppo_epochs=1, num_mini_batches=1, normalize_reward="none"))
+    trainer = new_trainer(KNOBS.replace(num_ppo_epochs=1, num_mini_batches=1, normalize_reward="none"))
     first = trainer.step()
     assert first["kl"] == pytest.approx(0, abs=1e-5) and first["kl_k3"] == pytest.approx(0, abs=1e-5)
     second = trainer.step()
@@ -323,7 +323,7 @@ def test_a_first_ratio_that_is_not_1_ends_the_run(new_trainer, monkeypatch):
 
 @pytest.mark.parametrize("resumed", [False, True])
 def test_an_update_changes_the_policy_adapter_and_the_value_head_and_nothing_else(new_trainer, resumed):
-    trainer = new_trainer(replace(KNOBS, resume_lora_training=resumed))
+    trainer = new_trainer(KNOBS.replace(resume_lora_training=resumed))
     before = {name: p.detach().clone() for name, p in trainer.model.state_dict().items()}
     trainer.step()
     changed = {name for name, p in trainer.model.state_dict().items() if not torch.equal(p, before[name])}
@@ -336,8 +336,7 @@ def test_an_update_changes_the_policy_adapter_and_the_value_head_and_nothing_els
 
 def test_a_batch_of_8_is_4_twice(new_trainer, tmp_path):
     whole = new_trainer(
-        replace(
-            KNOBS,
+        KNOBS.replace(
             num_mini_batches=1,
             per_device_train_batch_size=8,
             lm_head_chunk=1000,
@@ -345,8 +344,7 @@ def test_a_batch_of_8_is_4_twice(new_trainer, tmp_path):
         )
     )
     halves = new_trainer(
-        replace(
-            KNOBS,
+        KNOBS.replace(
             num_mini_batches=1,
             per_device_train_batch_size=4,
             lm_head_chunk=3,
@@ -394,7 +392,7 @@ def test_positions_count_the_tokens_and_not_the_padding(new_trainer):
 
 @pytest.mark.parametrize("responses", [RESPONSES * 2, [[3]] * 8], ids=["some empty", "EOS alone"])
 def test_an_empty_response_is_learnt_from_without_harm(new_trainer, responses, monkeypatch):
-    trainer = new_trainer(replace(KNOBS, whiten_rewards=False))
+    trainer = new_trainer(KNOBS.replace(whiten_rewards=False))
     ended = torch.tensor([float(bool(r)) for r in responses])
     monkeypatch.setattr(trainer, "sample", lambda: Rollouts(PROMPTS * 2, responses, ended))
     row = trainer.step()
@@ -406,7 +404,7 @@ def test_an_empty_response_is_learnt_from_without_harm(new_trainer, responses, m
 def test_a_response_without_eos_is_charged_the_penalty(new_trainer):
     rewards = {}
     for penalty in (0.0, 0.7):
-        trainer = new_trainer(replace(KNOBS, missing_eos_penalty=penalty, whiten_rewards=False))
+        trainer = new_trainer(KNOBS.replace(missing_eos_penalty=penalty, whiten_rewards=False))
         row = trainer.step()
         rewards[penalty] = row["reward"]
         assert 0 < row["eos_rate"] < 1
@@ -440,7 +438,7 @@ def test_only_response_positions_go_through_the_lm_head_and_in_chunks(new_traine
     ids=["reward head", "value head", "ppo adapter", "sft adapter"],
 )
 def test_what_is_not_finite_ends_the_run_by_name_and_keeps_the_checkpoint(new_trainer, tmp_path, spoil, name):
-    trainer = new_trainer(replace(KNOBS, total_episodes=8))
+    trainer = new_trainer(KNOBS.replace(total_episodes=8))
     trainer.train()
     trainer.config = KNOBS
     with torch.no_grad():
@@ -458,12 +456,12 @@ def test_a_gradient_that_is_not_finite_ends_the_run(new_trainer):
 
 
 def test_early_stop_kl_ends_the_run_before_it_learns_from_that_batch(new_trainer, tmp_path, capsys):
-    trainer = new_trainer(replace(KNOBS, early_stop_kl=1e-3, learning_rate=5e-3))
+    trainer = new_trainer(KNOBS.replace(early_stop_kl=1e-3, learning_rate=5e-3))
     state = trainer.train()
     assert state.stopped_early and state.update == 2 and len(state.rows) == 2
     assert "ppo: stopped before update 2: the KL per response is" in capsys.readouterr().err
     assert state.rows[1]["learning_rate"] == 0 and state.rows[1]["policy_loss"] == 0
-    again = new_trainer(replace(KNOBS, early_stop_kl=1e-3, learning_rate=5e-3))
+    again = new_trainer(KNOBS.replace(early_stop_kl=1e-3, learning_rate=5e-3))
     assert again.train() == state  # a finished state stays finished
 
 

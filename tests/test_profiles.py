@@ -5,37 +5,38 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import imports
 import pytest
 import yaml
 from stages.score import Score
 
 from stages import profile
-from stages.base import BaseTraining
+from stages.base import BaseConfig
 from stages.models import base_model
 from stages.page import reference_results
-from stages.predict import Predict
-from stages.preprocess import Data
-from stages.report import Report
-from stages.rl.config import Ppo
-from stages.rm import Rm
-from stages.runtime import imports, params
+from stages.predict import PredictConfig
+from stages.preprocess import DataConfig
+from stages.report import ReportConfig
+from stages.rl.config import PpoConfig
+from stages.rm import RmConfig
+from stages.runtime import params
 from stages.runtime.errors import UserError
-from stages.sft import Sft
+from stages.sft import SftConfig
 
 ROOT = imports.ROOT
 PROFILES = ROOT / "profiles"
 NAMES = sorted(path.stem for path in PROFILES.glob("*.yaml"))
 FORMS: dict[str, Any] = {
     "seed": int,
-    "model": base_model.Model,
-    "data": Data,
-    "base": BaseTraining,
-    "sft": Sft,
-    "rm": Rm,
-    "ppo": Ppo,
-    "predict": Predict,
+    "model": base_model.ModelConfig,
+    "data": DataConfig,
+    "base": BaseConfig,
+    "sft": SftConfig,
+    "rm": RmConfig,
+    "ppo": PpoConfig,
+    "predict": PredictConfig,
     "score": Score,
-    "report": Report,
+    "report": ReportConfig,
 }
 LARGE = ("chatglm-6b", "chatglm-6b-12gb")
 
@@ -146,17 +147,23 @@ def test_an_unknown_profile(config: Path) -> None:
 @pytest.mark.parametrize("name", LARGE)
 def test_no_second_copy_of_a_large_model(name: str, config: Path) -> None:
     profile.apply(name, PROFILES, config)
-    assert not params.load(config, "predict", Predict).merge_adapters
-    assert not params.load(config, "ppo", Ppo).merge_adapters_for_rollouts
+    assert not params.load(config, "predict", PredictConfig).merge_adapters
+    assert not params.load(config, "ppo", PpoConfig).merge_adapters_for_rollouts
 
 
 def test_the_tutorials_steps(config: Path) -> None:
     """The step counts that the tutorial's figures show, from 3,804 samples, 36,441 pairs and 3,804 prompts."""
     profile.apply("chatglm-6b", PROFILES, config)
-    sft, rm, ppo = params.load(config, "sft", Sft), params.load(config, "rm", Rm), params.load(config, "ppo", Ppo)
+    sft, rm, ppo = (
+        params.load(config, "sft", SftConfig),
+        params.load(config, "rm", RmConfig),
+        params.load(config, "ppo", PpoConfig),
+    )
     samples = round(3804 * (1 - sft.dev_ratio)) * sft.num_train_epochs
     assert math.ceil(samples / sft.batch_size) == reference_results.SFT_STEPS  # the last batch is filled up
-    assert abs(36441 * (1 - params.load(config, "data", Data).preferences_validate_ratio) / rm.batch_size - 1080) < 5
+    assert (
+        abs(36441 * (1 - params.load(config, "data", DataConfig).preferences_validate_ratio) / rm.batch_size - 1080) < 5
+    )
     assert ppo.updates == 2375
     assert sft.learning_rate == 5e-5
     assert rm.learning_rate == ppo.learning_rate == 1e-5

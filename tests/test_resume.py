@@ -24,9 +24,9 @@ SUPERVISED = {
 LORA = {"r": 2, "alpha": 4, "dropout": 0.2, "target_modules": "all-linear"}
 PARAMS = {
     "seed": 3,
-    "model": tiny_models.MODEL.__dict__,
+    "model": tiny_models.MODEL.model_dump(),
     "base": SUPERVISED | {
-        "architecture": tiny_models.ARCHITECTURE.__dict__, "block_size": 16, "num_train_epochs": 3.6,
+        "architecture": tiny_models.ARCHITECTURE.model_dump(), "block_size": 16, "num_train_epochs": 3.6,
         "learning_rate": 0.02,
     },
     "sft": SUPERVISED | {"max_source_length": 40, "max_target_length": 12, "dev_ratio": 0.2, "lora": LORA},

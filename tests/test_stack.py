@@ -94,7 +94,7 @@ def test_a_view_is_left_as_it_was_entered(origin, folders, trained):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_merged_restores_the_very_weights(origin, folders, policy, dtype):
-    origin = replace(origin, model=replace(origin.model, dtype=dtype))
+    origin = replace(origin, model=origin.model.replace(dtype=dtype))
     model = stack.load(origin.causal_lm(), [folders.sft, folders.rm, policy])
     stack.activate(model, ["sft", "ppo"], trainable="ppo")
     stacked, before = logits(model), {name: p.clone() for name, p in model.state_dict().items()}

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from stages.models import base_model, reward, stack, tiny
-from stages.models.lora import Lora
+from stages.models.lora import LoraConfig
 from stages.runtime import atomic
 
 TEXTS = [
@@ -29,8 +29,8 @@ ARCHITECTURE = tiny.Architecture(
     num_key_value_heads=1,
     max_position_embeddings=512,
 )
-LORA = Lora(r=2, alpha=6, dropout=0.1, target_modules="all-linear")
-MODEL = base_model.Model(
+LORA = LoraConfig(r=2, alpha=6, dropout=0.1, target_modules="all-linear")
+MODEL = base_model.ModelConfig(
     name="tiny",
     revision=None,
     trust_remote_code=False,

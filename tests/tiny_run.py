@@ -1,7 +1,6 @@
 """The stages that need a base, on the models of tiny_models.py and a few samples: seconds for all of them."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import tiny_models
@@ -24,7 +23,7 @@ PAIRS = [
 def write(top: Path, **model: object) -> None:
     """Data, models and params.yaml below `top`; `model` says how the base is to be loaded."""
     folders = tiny_models.write(top)
-    base_model.write_pointer(folders.base, replace(tiny_models.MODEL, **model))
+    base_model.write_pointer(folders.base, tiny_models.MODEL.replace(**model))
     for name, rows in (
         ("train", SAMPLES),
         ("validate", SAMPLES[:8]),

@@ -6,10 +6,12 @@ or process its prompt lands in.
 
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import Field
 
 from stages.models import sharding
+from stages.runtime.params import Section, Temperature
 
 
 class Answer(NamedTuple):
@@ -19,26 +21,19 @@ class Answer(NamedTuple):
     """Whether the model ended it, and not the limit."""
 
 
-@dataclass(frozen=True)
-class Decoding:
+class Decoding(Section):
     """How the next token is chosen; everything that transformers would set by itself is set here."""
 
-    do_sample: bool
+    do_sample: bool = True
     """Draw from the distribution; else take the likeliest."""
-    temperature: float
+    temperature: Temperature = 0.95
     """Divides the logits."""
-    top_k: int
+    top_k: Annotated[int, Field(ge=0, le=2**20)] = 0
     """Keep the k likeliest tokens; 0 keeps all."""
-    top_p: float
+    top_p: Annotated[float, Field(gt=0, le=1)] = 0.7
     """Keep the likeliest tokens that hold this much probability together; 1 keeps all."""
-    repetition_penalty: float
+    repetition_penalty: Annotated[float, Field(gt=0, le=100)] = 1.0
     """Above 1, lowers the logits of what was said before (Keskar et al. 2019); 1 does nothing."""
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0 or self.repetition_penalty <= 0:
-            raise ValueError("temperature and repetition_penalty must be above 0")
-        if not 0 < self.top_p <= 1 or self.top_k < 0:
-            raise ValueError("top_p must lie in (0, 1], top_k at 0 or above")
 
 
 def eos_ids(model: Any, tokenizer: Any) -> list[int]:

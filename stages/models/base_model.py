@@ -7,50 +7,58 @@ weights and the tokenizer too. Every later stage reads all of this from there: n
 import hashlib
 import importlib.util
 import json
-import os
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
 
 from stages.models import hub, sequence_classifier, sharding
-from stages.runtime import atomic, processes
+from stages.runtime import atomic, params, portable, processes
 from stages.runtime.errors import UserError
 
 POINTER = "base.json"
 TINY = "tiny"
 
 
-@dataclass(frozen=True)
-class Model:
+class ModelConfig(params.Section):
     """The `model` section of params.yaml."""
 
-    name: str
+    name: Annotated[str, Field(min_length=1, max_length=255)] = TINY
     """`tiny`, a Hugging Face id, or a local folder."""
-    revision: str | None
+    revision: str | None = None
     """Branch, tag or commit on the hub; resolved to a commit and recorded."""
-    trust_remote_code: bool
+    trust_remote_code: bool = False
     """Run the model repository's own code. Needs `revision` to be a full commit (with a local folder, the commit that
     it is a copy of)."""
-    dtype: Literal["float32", "bfloat16", "float16"]
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """Precision of the frozen weights; LoRA weights and heads stay in float32."""
-    attn_implementation: Literal["eager", "sdpa", "flash_attention_2"]
-    quantization: Literal["none", "8bit", "4bit"]
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] = "sdpa"
+    """Which attention kernel to use."""
+    quantization: Literal["none", "8bit", "4bit"] = "none"
     """Load the base in 8 or 4 bits (QLoRA); needs `pip install '.[quantization]'`, and a GPU to be of use."""
-    gradient_checkpointing: bool
+    gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
-    fsdp: bool
+    fsdp: bool = False
     """Several processes share the base's layers out among them (FSDP2) and fetch each when it is its turn: for a base
     that does not fit one GPU. One process alone takes no notice."""
-    chatglm_first_round: Literal[0, 1]
+    portable: bool = False
+    """On a CPU: the same bytes on every x86-64 processor with AVX2, for about twice the CPU time."""
+    cpu_threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Threads of torch on a CPU, however many cores there are; null leaves it to torch. Another number rounds sums
+    differently."""
+    chatglm_first_round: Annotated[int, Field(ge=0, le=1)] = 0
     """Which prompt ChatGLM-6B gets, by the number of its first round: 0 its own, which the tutorial had; 1 that of
     ChatGLM2, which the tutorial's tool changed to later. Other models have a chat template and do not read this."""
 
-    def __post_init__(self) -> None:
+    @model_validator(mode="after")
+    def _can_be_loaded(self) -> "ModelConfig":
         if self.trust_remote_code and not hub.is_commit(self.revision):
             raise ValueError("trust_remote_code runs code from the hub: pin `revision` to a full 40-digit commit")
         if self.fsdp and self.quantization != "none":
             raise ValueError("fsdp can't share quantized weights out: set fsdp to false, or quantization to none")
+        return self
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ class Base:
     """What `base.json` says, and where it lies."""
 
     folder: Path
-    model: Model
+    model: ModelConfig
     identity: str
     """`tiny:<hash>`, `hub:<name>@<commit>` or `local:<hash>`: what an adapter records as its base."""
     files: dict[str, int]
@@ -147,7 +155,7 @@ class Base:
             noisy.level = level
         model.requires_grad_(False)
         model.eval()
-        if self.model.fsdp and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if self.model.fsdp and processes.count() > 1:
             return sharding.shard(model, self.model.name)
         for module in model.modules():
             if hasattr(module, "support_avx512bf16_for_cpu"):  # the format of 4 bits for such CPUs has no gradients
@@ -175,16 +183,22 @@ class Base:
 
 
 def read(folder: Path) -> Base:
-    """Read `base.json`. Raises UserError when it is not one."""
+    """Read `base.json`, and choose the kernels that it asks for: call it before torch is imported.
+
+    Raises:
+        UserError: it is no `base.json`.
+    """
     path = folder / POINTER
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        return Base(folder, Model(**document["model"]), document["identity"], document["files"])
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        base = Base(folder, ModelConfig(**document["model"]), document["identity"], document["files"])
+    except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not the pointer of a base model ({error}); run `dvc repro base`") from None
+    portable.use(base.model.portable, base.model.cpu_threads)
+    return base
 
 
-def write_pointer(folder: Path, model: Model) -> None:
+def write_pointer(folder: Path, model: ModelConfig) -> None:
     """Resolve a hub id to its commit, or a local folder (`tiny`: `folder` itself) to its content hash, and record it.
 
     Raises:
@@ -207,7 +221,7 @@ def write_pointer(folder: Path, model: Model) -> None:
         raise UserError(f"model.name: {model.name} is not `{TINY}`, an existing folder, or a hub id owner/name")
     else:
         identity = f"hub:{model.name}@{hub.resolve(model.name, model.revision)}"
-    atomic.write_json(folder / POINTER, {"identity": identity, "model": asdict(model), "files": files})
+    atomic.write_json(folder / POINTER, {"identity": identity, "model": model.model_dump(), "files": files})
 
 
 def _mend(local: Path) -> str:
@@ -242,7 +256,7 @@ def _plain_generation_config(model: Any) -> Any:
     )
 
 
-def _quantization(model: Model) -> dict[str, Any]:
+def _quantization(model: ModelConfig) -> dict[str, Any]:
     if model.quantization == "none":
         return {}
     if importlib.util.find_spec("bitsandbytes") is None:

@@ -1,41 +1,39 @@
 """The LoRA section that sft, rm and ppo share."""
 
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
 
 from stages.runtime.errors import UserError
+from stages.runtime.params import Section
+
+LayerNames = Annotated[
+    tuple[Annotated[str, Field(min_length=1, strict=True)], ...],
+    Field(min_length=1, strict=False),  # YAML has lists
+]
 
 
-@dataclass(frozen=True)
-class Lora:
-    r: int
+class LoraConfig(Section):
+    r: Annotated[int, Field(ge=1, le=4096)] = 16
     """Rank of the update."""
-    alpha: int
+    alpha: Annotated[int, Field(ge=1, le=2**16)] = 32
     """The update is scaled by alpha / r."""
-    dropout: float
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Dropout before the update while SFT and RM train; PPO has none: with it the first ratio would not be 1."""
-    target_modules: str | tuple[str, ...]
+    target_modules: Literal["all-linear"] | LayerNames = "all-linear"
     """`all-linear` (every linear layer but the output), or the names of the layers. Of a
     mixture of experts `all-linear` means the attention: the experts and the router stay as they are."""
 
-    def __post_init__(self) -> None:
-        if self.r < 1:
-            raise ValueError("r must be at least 1")
-        if not 0 <= self.dropout < 1:
-            raise ValueError("dropout must lie in [0, 1)")
-        if isinstance(self.target_modules, str) and self.target_modules != "all-linear":
-            raise ValueError("target_modules must be `all-linear` or a list of layer names")
-
     def config(self, **more: Any) -> Any:
         """The section as a `peft.LoraConfig`."""
-        from peft import LoraConfig
+        import peft
 
         targets = self.target_modules if isinstance(self.target_modules, str) else list(self.target_modules)
-        return LoraConfig(
+        return peft.LoraConfig(
             r=self.r, lora_alpha=self.alpha, lora_dropout=self.dropout, target_modules=targets, bias="none", **more
         )
 
-    def fit(self, model: Any, section: str) -> "Lora":
+    def fit(self, model: Any, section: str) -> "LoraConfig":
         """The section with layer names that the model has.
 
         Args:
@@ -58,7 +56,7 @@ class Lora:
         if mixture:  # PEFT would adapt the tensors that hold the experts, of which no two adapters can be stacked
             linear -= EXPERTS
         if isinstance(self.target_modules, str):
-            return replace(self, target_modules=tuple(sorted(linear))) if mixture else self
+            return self.replace(target_modules=tuple(sorted(linear))) if mixture else self
         for target in self.target_modules:
             known = any(name == target or name.endswith(f".{target}") for name in names)
             if not known or (mixture and target in EXPERTS):

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.models import environment
-from stages.runtime import atomic
 from stages.models.base_model import Base
+from stages.runtime import atomic
 from stages.runtime.errors import UserError
 from stages.runtime.resume import hash_path
 
@@ -32,8 +31,6 @@ class Lineage:
     base: str
     below: dict[str, str]
     """The adapters that were active below it, lowest first, with their hashes."""
-    environment: dict[str, Any]
-    """What it was trained with: versions, threads, device, precision."""
 
 
 def save(model: Any, adapter: str, name: str, base: Base, below: Sequence[Path], to: Path) -> None:
@@ -62,7 +59,6 @@ def save(model: Any, adapter: str, name: str, base: Base, below: Sequence[Path],
         sha256=hash_path(to / WEIGHTS),
         base=base.identity,
         below={(r := lineage(folder)).adapter: r.sha256 for folder in below},
-        environment=environment.describe(base.model),
     )
     atomic.write_json(to / LINEAGE, record.__dict__)
 

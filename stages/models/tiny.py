@@ -1,8 +1,13 @@
 """The built-in stand-in for a chat model: a byte-level BPE tokenizer and a small Qwen3-shaped network, made here."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from stages.runtime.params import Section, Tokens
+
+Size = Annotated[int, Field(ge=1, le=2**16)]
 
 PAD, UNKNOWN_END, TURN_START, TURN_END = "<|pad|>", "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 
@@ -14,23 +19,29 @@ CHAT_TEMPLATE = (
 )
 
 
-@dataclass(frozen=True)
-class Architecture:
-    vocab_size: int
-    hidden_size: int
-    intermediate_size: int
-    num_hidden_layers: int
-    num_attention_heads: int
-    num_key_value_heads: int
-    max_position_embeddings: int
+class Architecture(Section):
+    vocab_size: Annotated[int, Field(ge=300, le=2**20)] = 1500
+    """Tokens of the vocabulary; 256 bytes and the special tokens are the least."""
+    hidden_size: Size = 192
+    """Width of the network."""
+    intermediate_size: Size = 512
+    """Width of the feed-forward layers."""
+    num_hidden_layers: Size = 4
+    """Layers."""
+    num_attention_heads: Size = 4
+    """Heads of a layer's attention."""
+    num_key_value_heads: Size = 2
+    """Heads of keys and values, which several attention heads share."""
+    max_position_embeddings: Tokens = 1024
+    """Tokens that the network can look at."""
 
-    def __post_init__(self) -> None:
-        if self.vocab_size < 300:
-            raise ValueError("vocab_size must be at least 300: 256 bytes and the special tokens")
+    @model_validator(mode="after")
+    def _heads_fit(self) -> "Architecture":
         if self.hidden_size % (2 * self.num_attention_heads):
             raise ValueError("hidden_size must be an even multiple of num_attention_heads")
         if self.num_attention_heads % self.num_key_value_heads:
             raise ValueError("num_attention_heads must be a multiple of num_key_value_heads")
+        return self
 
 
 def tokenizer(texts: Sequence[str], architecture: Architecture) -> Any:

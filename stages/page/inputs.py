@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
-
 from stages.metrics.definitions import BASELINE, METRICS, MODELS
 from stages.runtime.errors import UserError
+from stages.runtime.params import read as read_yaml
 
 PAIR = ("chosen", "rejected", "chosen_length", "rejected_length")
 PAIR_PROBES = ("question", *PAIR, "chosen_other_question", "rejected_other_question", "chosen_of_other")
@@ -109,7 +108,7 @@ def read(reports: Path, params: Path) -> Run:
             for stage in (*TRAINED, "evaluation")
             if (path := reports / stage / "environment.json").is_file()
         },
-        params=_yaml(params),
+        params=read_yaml(params),
     )
 
 
@@ -206,16 +205,6 @@ def _object(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any]:
     for key in keys:
         if key not in found:
             raise UserError(f"{path}: key `{key}` is missing; {AGAIN}")
-    return found
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path}: expected sections at the top")
     return found
 
 

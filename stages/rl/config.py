@@ -1,113 +1,110 @@
-"""The `ppo` section of params.yaml, each knob under the papers' name."""
+"""The `ppo` section of params.yaml, each parameter under the papers' name."""
 
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from stages.models.lora import Lora
+from pydantic import Field, model_validator
+
+from stages.models.lora import LoraConfig
+from stages.runtime.params import (
+    BatchSize,
+    GradientNorm,
+    LearningRate,
+    Section,
+    Steps,
+    Temperature,
+    Tokens,
+    WarmupRatio,
+)
+
+Coefficient = Annotated[float, Field(ge=0, le=1000)]
+Nats = Annotated[float, Field(gt=0, le=10**6)]
 
 
-@dataclass(frozen=True)
-class Ppo:
-    resume_lora_training: bool
+class PpoConfig(Section):
+    resume_lora_training: bool = False
     """False: a new adapter on base + sft, and base + sft is the reference. True: the sft adapter itself goes on
     training, and the base is the reference (the tutorial's other mode)."""
 
     # the run
-    total_episodes: int
+    total_episodes: Steps = 1280
     """Responses sampled in all; one update takes batch_size of them."""
-    batch_size: int
+    batch_size: BatchSize = 32
     """Responses per update, over all processes."""
-    num_ppo_epochs: int
+    num_ppo_epochs: Annotated[int, Field(ge=1, le=100)] = 2
     """Passes over the responses of an update."""
-    num_mini_batches: int
+    num_mini_batches: BatchSize = 2
     """Optimizer steps per pass."""
-    per_device_train_batch_size: int
+    per_device_train_batch_size: BatchSize = 16
     """Responses in one forward and backward pass; a mini-batch accumulates as many passes as it needs."""
-    learning_rate: float
-    lr_scheduler_type: Literal["cosine", "constant"]
-    warmup_ratio: float
+    learning_rate: LearningRate = 8.0e-4
+    """Of AdamW, at its highest."""
+    lr_scheduler_type: Literal["cosine", "constant"] = "cosine"
+    """How the learning rate goes on after the warm-up."""
+    warmup_ratio: WarmupRatio = 0.0
     """Share of the updates in which the learning rate rises from 0."""
-    max_grad_norm: float
+    max_grad_norm: GradientNorm = 1.0
     """The gradient's norm is clipped to this, once per optimizer step."""
 
     # rollouts
-    max_source_length: int
+    max_source_length: Tokens = 256
     """Tokens of history and question; the oldest rounds go first, the question survives."""
-    min_response_length: int
+    min_response_length: Tokens = 96
     """Each update draws the limit of its responses' tokens between this and max_response_length, both included."""
-    max_response_length: int
-    temperature: float
+    max_response_length: Tokens = 96
+    """The highest limit."""
+    temperature: Temperature = 1.0
     """Divides the logits when sampling, and in all log-probabilities."""
-    local_rollout_forward_batch_size: int
+    local_rollout_forward_batch_size: BatchSize = 32
     """Responses that are generated side by side; also the rows of a scoring pass."""
-    merge_adapters_for_rollouts: bool
+    merge_adapters_for_rollouts: bool = True
     """Add the adapters into the weights while sampling: quicker, for a second copy of the layers with LoRA."""
-    lm_head_chunk: int
+    lm_head_chunk: Tokens = 1024
     """Response tokens that go through the LM head at a time: bounds the memory of the logits."""
 
     # reward
-    normalize_reward: Literal["none", "center", "standardize"]
+    normalize_reward: Literal["none", "center", "standardize"] = "standardize"
     """Subtract the reward model's mean score on SFT answers (the first update's); `standardize` also divides by
     their standard deviation."""
-    reward_clip: float | None
+    reward_clip: Annotated[float, Field(gt=0, le=10**6)] | None = 5.0
     """Scores are clipped to ± this after normalisation; null leaves them."""
-    missing_eos_penalty: float
+    missing_eos_penalty: Coefficient = 1.0
     """Subtracted from the score of a response that did not end by itself; 0 is faithful to the tutorial."""
-    whiten_rewards: bool
+    whiten_rewards: bool = False
     """Divide the token rewards by their standard deviation, the mean kept."""
 
     # KL against the reference
-    kl_coef: float
+    kl_coef: Coefficient = 0.3
     """The first KL coefficient, and the only one while kl_target is null."""
-    kl_target: float | None
+    kl_target: Nats | None = 2.0
     """Mean KL per response (nats) that the adaptive coefficient steers to; null keeps it fixed."""
-    kl_horizon: float
+    kl_horizon: Annotated[float, Field(ge=1, le=10**9)] = 10000
     """Episodes over which the coefficient adapts."""
-    early_stop_kl: float | None
+    early_stop_kl: Nats | None = None
     """End the run when the mean KL per response passes this; null never does."""
 
     # losses
-    cliprange: float
-    cliprange_value: float
-    vf_coef: float
+    cliprange: Annotated[float, Field(gt=0, le=100)] = 0.2
+    """The ratio of new to old probability is clipped to 1 ± this."""
+    cliprange_value: Annotated[float, Field(gt=0, le=10**6)] = 0.2
+    """A value moves by at most this from the old one, or its loss is clipped."""
+    vf_coef: Coefficient = 0.1
     """Weight of the value loss."""
-    gamma: float
-    lam: float
-    value_head_init: Literal["reward", "zero"]
+    gamma: Annotated[float, Field(ge=0, le=1)] = 1.0
+    """Discount of later rewards."""
+    lam: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """λ of generalised advantage estimation: 0 trusts the values, 1 the returns."""
+    value_head_init: Literal["reward", "zero"] = "zero"
     """Start the value head from the reward model's head, or from zero. The reward head reads states that the reward
     adapter has changed, the value head reads the policy's: on the default data zero explained more from the start."""
 
-    # keeping
-    save_steps: int
+    # checkpoints
+    save_steps: Steps = 5
     """Updates between two checkpoints to resume from."""
-    lora: Lora
-    """dropout must be 0: the first ratio would not be 1 otherwise."""
+    lora: LoraConfig = LoraConfig(r=8, alpha=32, dropout=0.0)
+    """The adapter. Its dropout must be 0: the first ratio would not be 1 otherwise."""
 
-    def __post_init__(self) -> None:
-        for name in (
-            "total_episodes",
-            "batch_size",
-            "num_ppo_epochs",
-            "num_mini_batches",
-            "per_device_train_batch_size",
-            "learning_rate",
-            "max_grad_norm",
-            "min_response_length",
-            "temperature",
-            "kl_horizon",
-            "cliprange",
-            "local_rollout_forward_batch_size",
-            "lm_head_chunk",
-            "cliprange_value",
-            "save_steps",
-        ):
-            if getattr(self, name) <= 0:
-                raise ValueError(f"{name} must be above 0")
-        for name in ("gamma", "lam"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} must lie in [0, 1]")
-        if not 0 <= self.warmup_ratio < 1:
-            raise ValueError("warmup_ratio must lie in [0, 1)")
+    @model_validator(mode="after")
+    def _fits(self) -> "PpoConfig":
         if self.max_response_length < self.min_response_length:
             raise ValueError("max_response_length must be at least min_response_length")
         if self.batch_size % self.num_mini_batches:
@@ -116,10 +113,9 @@ class Ppo:
             )
         if self.total_episodes < self.batch_size:
             raise ValueError(f"total_episodes ({self.total_episodes}) is less than one batch ({self.batch_size})")
-        if self.kl_target is not None and self.kl_target <= 0:
-            raise ValueError("kl_target must be above 0, or null for a fixed coefficient")
         if self.lora.dropout:
             raise ValueError("lora.dropout must be 0: with dropout the first ratio is not 1")
+        return self
 
     @property
     def updates(self) -> int:

@@ -20,7 +20,7 @@ from stages.generation import generate
 from stages.models import forward, reward, sharding, stack
 from stages.rl import logprobs, maths, reward_hacking
 from stages.rl.checkpoint import State, load, save
-from stages.rl.config import Ppo
+from stages.rl.config import PpoConfig
 from stages.runtime import atomic, checkpoints
 from stages.runtime.errors import UserError
 
@@ -82,7 +82,7 @@ class Trainer:
         prompts: Sequence[list[int]],
         eos: Sequence[int],
         pad: int,
-        config: Ppo,
+        config: PpoConfig,
         seed: int,
         accelerator: Any,
         work: Path,

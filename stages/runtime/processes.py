@@ -1,6 +1,18 @@
-"""This process among those that a launcher started: on GPUs as accelerate finds them, else on the CPU."""
+"""This process among those that a launcher started: on GPUs as accelerate finds them, else on the CPU.
 
+The launcher's variables are read here and nowhere else; unlike accelerate they answer at once.
+"""
+
+import os
 from typing import Any
+
+
+def count() -> int:
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def is_first() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def on_cpu() -> bool:

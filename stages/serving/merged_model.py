@@ -21,7 +21,7 @@ def write(origin: Base, folders: Sequence[Path], decoding: Decoding, max_new_tok
     Args:
         folders: the adapters, as `stack.resolve` gave them.
     """
-    origin = replace(origin, model=replace(origin.model, quantization="none"))
+    origin = replace(origin, model=origin.model.replace(quantization="none"))
     tokenizer = origin.tokenizer()
     model = stack.load(origin.causal_lm(), folders)
     with stack.merged(model):  # the weights that `predict` measured, bit for bit

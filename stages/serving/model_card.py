@@ -178,13 +178,10 @@ def _limits(origin: Base, native: bool) -> str:
 
 def _made_of(origin: Base, adapters: Sequence[Lineage]) -> str:
     rows = [f"| base | `{origin.identity}` |", *(f"| {each.adapter} adapter | `{each.sha256}` |" for each in adapters)]
-    made_with = adapters[-1].environment if adapters else {}
-    versions = ", ".join(f"{key} {value}" for key, value in made_with.items())
     return (
         "## What it is made of\n\n| part | identity |\n|---|---|\n"
         + "\n".join(rows)
         + f"\n\nWeights in {origin.model.dtype}."
-        + (f" The last adapter was trained with: {versions}." if versions else "")
     )
 
 

@@ -7,58 +7,66 @@ only has to skip; nothing of a sampler needs restoring. Several processes share 
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+from pydantic import model_validator
 
 from stages.models import sharding
 from stages.runtime import checkpoints, params, processes
 from stages.runtime.errors import UserError
 
 
-@dataclass(frozen=True)
-class Optimization:
-    """The config of a Trainer run; a stage's section adds its own to them."""
+class TrainingConfig(params.Section):
+    """The parameters of a Trainer run; a stage's section adds its own."""
 
-    num_train_epochs: float
-    per_device_train_batch_size: int
+    num_train_epochs: params.Epochs = 3
+    """Passes over the data; a fraction takes that share of it."""
+    per_device_train_batch_size: params.BatchSize = 16
     """Samples in one forward pass."""
-    gradient_accumulation_steps: int
+    gradient_accumulation_steps: params.BatchSize = 1
     """Forward passes per optimizer step on ONE process. Several processes share them out: the global batch,
     per_device_train_batch_size × gradient_accumulation_steps, stays what it is."""
-    learning_rate: float
-    lr_scheduler_type: Literal["cosine", "linear", "constant"]
-    warmup_ratio: float
+    learning_rate: params.LearningRate = 1.0e-4
+    """Of AdamW, at its highest."""
+    lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the learning rate goes on after the warm-up."""
+    warmup_ratio: params.WarmupRatio = 0.03
     """Share of the steps in which the learning rate rises from 0."""
-    weight_decay: float
-    max_grad_norm: float
-    logging_steps: int
+    weight_decay: params.WeightDecay = 0.0
+    """Of AdamW."""
+    max_grad_norm: params.GradientNorm = 1.0
+    """The gradient's norm is clipped to this, once per optimizer step."""
+    logging_steps: params.Steps = 10
     """Optimizer steps between two rows of the curve."""
-    eval_steps: int
+    eval_steps: params.Steps = 50
     """Optimizer steps between two evaluations; each also saves a checkpoint to resume from."""
 
-    def __post_init__(self) -> None:
-        params.above_zero(self, "num_train_epochs", "per_device_train_batch_size", "gradient_accumulation_steps",
-                          "learning_rate", "max_grad_norm", "logging_steps", "eval_steps")  # fmt: skip
-        if not 0 <= self.warmup_ratio < 1:
-            raise ValueError("warmup_ratio must lie in [0, 1)")
+    @model_validator(mode="after")
+    def _steps_fit(self) -> "TrainingConfig":
+        if self.batch_size > 2**16:
+            raise ValueError(
+                "per_device_train_batch_size × gradient_accumulation_steps is "
+                f"{self.batch_size}, and must be at most {2**16}"
+            )
         if self.eval_steps % self.logging_steps:
             # A checkpoint between two rows would lose the part of the running mean that it can't hold.
             raise ValueError(f"eval_steps {self.eval_steps} is no multiple of logging_steps {self.logging_steps}")
+        return self
 
     @property
     def batch_size(self) -> int:
         return self.per_device_train_batch_size * self.gradient_accumulation_steps
 
 
-def check_processes(config: Optimization, dtype: str) -> int:
+def check_processes(config: TrainingConfig, dtype: str) -> int:
     """Forward passes per optimizer step on this process; quick, to be called before any weight is read.
 
     Raises:
         UserError: the gradient accumulation can't be shared out evenly among the processes, or their launcher asks for
             another precision.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = processes.count()
     accumulation, rest = divmod(config.gradient_accumulation_steps, count)
     if rest:
         raise UserError(
@@ -75,7 +83,9 @@ def check_processes(config: Optimization, dtype: str) -> int:
     return accumulation
 
 
-def arguments(config: Optimization, dtype: str, gradient_checkpointing: bool, seed: int, work: Path) -> dict[str, Any]:
+def arguments(
+    config: TrainingConfig, dtype: str, gradient_checkpointing: bool, seed: int, work: Path
+) -> dict[str, Any]:
     """Keyword arguments for `TrainingArguments` or a TRL config.
 
     Raises:
@@ -229,7 +239,3 @@ def rows(trainer: Any, steps_per_epoch: float, columns: Sequence[str], step_of: 
 def best_eval(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The row with the lowest eval_loss, the first of equals: the checkpoint that was kept."""
     return min(entries, key=lambda row: row["eval_loss"])
-
-
-def is_first_process() -> bool:
-    return int(os.environ.get("RANK", "0")) == 0

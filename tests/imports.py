@@ -1,13 +1,12 @@
 """Which files of this project a module uses: a walk along its imports, without running any of them.
 
-DVC does not follow imports. A stage's `deps` in dvc.yaml and the key of its work folder both rest on this walk; a
-test holds the first against it.
+DVC does not follow imports; tests hold a stage's `deps` in dvc.yaml against this walk.
 """
 
 import ast
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = "stages"
 
 
