@@ -15,7 +15,7 @@ from pydantic import Field
 from stages.runtime import atomic, params
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
-from stages.text import contamination, dialogues, preferences
+from stages.text import contamination, dialogues, facts, preferences
 from stages.text.records import Pair, Sample
 
 
@@ -54,6 +54,10 @@ def main(
         atomic.write_jsonl(to / f"{split}.jsonl", (sample._asdict() for sample in samples))
         report[split] = {key: counts[key] for key in SAMPLE_COUNTS}
     report["contamination"] = contamination.overlap(splits["test"], splits["train"])
+    if (source := folder / "facts.json").is_file():
+        known = facts.of_samples(read_json(source), splits["test"], str(source))
+        atomic.write_jsonl(to / "facts.jsonl", known)
+        report["facts"] = {"test": sum(each is not None for each in known)}
 
     groups: list[list[Pair]] = []
     totals: Counter[str] = Counter()
@@ -98,13 +102,17 @@ def sha256(path: Path) -> str:
 
 def read_list(path: Path) -> list[Any]:
     """A JSON file that holds a list; UserError names the file and where it breaks."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not JSON: {error}") from None
+    document = read_json(path)
     if not isinstance(document, list):
         raise UserError(f"{path}: expected a JSON list at the top")
     return document
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not JSON: {error}") from None
 
 
 if __name__ == "__main__":
