@@ -15,7 +15,7 @@ from pydantic import Field
 from stages.runtime import atomic, params
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
-from stages.text import dialogues, json_files, preferences
+from stages.text import contamination, dialogues, facts, json_files, preferences
 from stages.text.importers import recognize
 from stages.text.records import Pair, Sample
 
@@ -54,12 +54,17 @@ def main(
         counts: Counter[str] = Counter()
         for index, dialogue in enumerate(read(source, own="covid")):
             found, seen = dialogues.to_samples(dialogue, data, f"{source}, dialogue {index}")
-            samples += found
+            samples += [sample._replace(dialogue=index) for sample in found]
             counts += seen
         if not samples:
             raise UserError(f"{source}: no dialogue of it gives a sample ({describe(counts)})")
         rows[split] = samples
         report[split] = {key: counts[key] for key in SAMPLE_COUNTS}
+    report["contamination"] = contamination.overlap(rows["test"], rows["train"])
+    known: list[dict[str, Any] | None] = []
+    if (source := folder / "facts.json").is_file():
+        known = facts.of_samples(json_files.read_object(source), rows["test"], str(source))
+        report["facts"] = {"test": sum(each is not None for each in known)}
 
     groups: list[list[Pair]] = []
     totals: Counter[str] = Counter()
@@ -81,9 +86,12 @@ def main(
 
     for name, records in rows.items():
         atomic.write_jsonl(to / f"{name}.jsonl", (record._asdict() for record in records))
+    if known:
+        atomic.write_jsonl(to / "facts.jsonl", known)
     atomic.write_json(log / "metrics.json", report)
     for name in ("train", "validate", "test", "preferences"):
         print(f"{name}: {describe(report[name])}")
+    print("of the test split, in training word for word:", report["contamination"])
 
 
 SAMPLE_COUNTS = (
