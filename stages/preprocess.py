@@ -15,8 +15,8 @@ from pydantic import Field
 from stages.runtime import atomic, params
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
-from stages.text import dialogues, preferences
-from stages.text.records import Pair
+from stages.text import contamination, dialogues, preferences
+from stages.text.records import Pair, Sample
 
 
 class DataConfig(params.Section):
@@ -42,17 +42,19 @@ def main(
 
     report: dict[str, Any] = {}
     sources = {split: folder / f"{split}_data.json" for split in ("train", "validate", "test")}
+    splits: dict[str, list[Sample]] = {}
     for split, source in sources.items():
-        samples = []
+        samples = splits[split] = []
         counts: Counter[str] = Counter()
         for index, dialogue in enumerate(read_list(source)):
             found, seen = dialogues.to_samples(dialogue, f"{source}, dialogue {index}")
-            samples += found
+            samples += [sample._replace(dialogue=index) for sample in found]
             counts += seen
         if not samples:
             raise UserError(f"{source}: no dialogue of it gives a sample")
         atomic.write_jsonl(to / f"{split}.jsonl", (sample._asdict() for sample in samples))
         report[split] = {key: counts[key] for key in SAMPLE_COUNTS}
+    report["contamination"] = contamination.overlap(splits["test"], splits["train"])
 
     groups: list[list[Pair]] = []
     totals: Counter[str] = Counter()
@@ -74,6 +76,7 @@ def main(
     report["sha256"] = {name: sha256(source) for name, source in (sources | {"preferences": preference}).items()}
     atomic.write_json(log / "metrics.json", report)
     print({split: report[split]["samples"] for split in ("train", "validate", "test")}, report["preferences"])
+    print("of the test split, in training word for word:", report["contamination"])
 
 
 SAMPLE_COUNTS = (
