@@ -33,6 +33,10 @@ class Metric:
     """Of the number in a row of `evaluate`; the name unless given."""
     scale: float = 1
     """The shown value is the mean times this."""
+    whole_set: bool = False
+    """A number of all answers together."""
+    optional: bool = False
+    """Known of some data only: where no answer has it, it is not shown."""
     bounded: bool = False
     """The shown value lies between 0 and 100."""
     margin: float | None = None
@@ -47,16 +51,18 @@ METRICS = (
     Metric("rouge-2", "ROUGE-2", "ROUGE-2", +1, 2, text_metrics.rouge_2, bounded=True),
     Metric("rouge-l", "ROUGE-L", "ROUGE-L", +1, 2, text_metrics.rouge_l, bounded=True, margin=1),
     Metric("bleu-4", "BLEU-4", "BLEU-4", +1, 2, text_metrics.bleu, bounded=True),
-    Metric("facts_named", "Facts named, %", "说出的事实（%）", +1, 1, facts.named, scale=100, bounded=True, margin=2),
+    Metric("facts_named", "Facts named, %", "说出的事实（%）", +1, 1, facts.named, scale=100, optional=True, bounded=True,
+           margin=2),
     Metric("facts_contradicted", "Facts contradicted, %", "与事实矛盾（%）", -1, 1, facts.contradicted, scale=100,
-           bounded=True, margin=2),
+           optional=True, bounded=True, margin=2),
     Metric("reward", "Reward", "奖励", +1, 2),
     Metric("response_length", "Length, characters", "长度（字符）", 0, 1, lambda answer: len(answer.text)),
     Metric("response_tokens", "Length, tokens", "长度（词元）", 0, 1, lambda answer: answer.tokens),
-    Metric("eos_rate", "Ended by itself, %", "自行结束（%）", +1, 1, lambda answer: answer.ended, "eos", 100, True, 5),
+    Metric("eos_rate", "Ended by itself, %", "自行结束（%）", +1, 1, lambda answer: answer.ended, key="eos", scale=100,
+           bounded=True, margin=5),
     Metric("repetition", "Repeats itself, %", "自我重复（%）", -1, 1, text_metrics.repetition, scale=100, bounded=True,
            margin=1),
-    Metric("distinct-2", "Distinct-2", "Distinct-2（不同二元组）", +1, 2, bounded=True, margin=2),
+    Metric("distinct-2", "Distinct-2", "Distinct-2（不同二元组）", +1, 2, whole_set=True, bounded=True, margin=2),
 )  # fmt: skip
 BY_NAME = {metric.name: metric for metric in METRICS}
 
