@@ -41,6 +41,10 @@ test: setup ## lint, types, tests, and the smallest run of the whole graph, twic
 	python -m stages.verify --smallest
 	python -m pytest
 
+.PHONY: test-fast
+test-fast: setup ## the tests that need no trained model: less than a minute
+	python -m pytest -m "not slow and not browser and not gpu and not real"
+
 .PHONY: data
 data: setup ## fetch the COVID dialogues
 	@dvc --cd data/covid-dialogue pull --quiet || { \

@@ -1,4 +1,4 @@
-"""Talk with a stack in the terminal, or answer piped questions, one a line, as JSON lines.
+"""Talk with a model in the terminal, or answer piped questions, one a line, as JSON lines.
 
 python -m stages.chat
 python -m stages.chat --model sft --compare base
@@ -18,8 +18,8 @@ from stages.predict import PredictConfig
 from stages.runtime import params, processes
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
-from stages.serving import stack_names
-from stages.serving.stack_names import Name
+from stages.serving import model_names, terminal
+from stages.serving.model_names import Name
 from stages.text.records import History
 
 if TYPE_CHECKING:
@@ -34,9 +34,12 @@ OTHER = {Name.ppo: Name.sft, Name.sft: Name.base, Name.base: Name.ppo}
 
 @command
 def main(
-    model: Annotated[Name, typer.Option(help="the stack that answers")] = Name.ppo,
-    compare: Annotated[bool, typer.Option("--compare", help="let a second stack answer too")] = False,
-    other: Annotated[Name | None, typer.Argument(help="with --compare: the second one, if not the next below")] = None,
+    model: Annotated[Name, typer.Option(help="the model that answers")] = Name.ppo,
+    compare: Annotated[bool, typer.Option("--compare", help="let a second model answer too")] = False,
+    other: Annotated[
+        Name | None,
+        typer.Argument(help="with --compare: the second model; else sft joins ppo, base sft, ppo base"),
+    ] = None,
     base: Annotated[Path, typer.Option(help="folder of the base model")] = Path("models/base"),
     sft: Annotated[Path, typer.Option(help="folder of the sft adapter")] = Path("models/sft"),
     ppo: Annotated[Path, typer.Option(help="folder of the ppo adapter")] = Path("models/ppo"),
@@ -46,32 +49,32 @@ def main(
 ) -> None:
     """Talk with a model. It gives no medical advice."""
     if other is not None and not compare:
-        raise UserError(f"`{other}` has no meaning here: `--model {other}` chooses it, `--compare {other}` adds it")
+        raise UserError(f"`{other}` alone has no meaning: `--model {other}` chooses it, `--compare {other}` adds it")
     if other == model:
-        raise UserError(f"--compare needs another stack than {model}")
+        raise UserError(f"--compare needs another model than {model}")
     names = [model, other or OTHER[model]] if compare else [model]
     seed = params.load(params_file, "seed", int)
     config = params.load(params_file, "predict", PredictConfig)
-    origin = base_model.read(base)
+    frozen_base = base_model.read(base)
 
     def folders(name: Name) -> list[Path]:
-        return stack_names.resolve(name, origin, sft, ppo)
+        return model_names.resolve(name, frozen_base, sft, ppo)
 
-    stacks = {name: folders(name) for name in names}  # what does not fit is said before any weight is read
+    stacks = {name: folders(name) for name in names}  # a stack that does not fit ends here, before any weight is read
     interactive = sys.stdin.isatty() and sys.stdout.isatty()
     print(NOTICE, file=sys.stdout if interactive else sys.stderr, flush=True)
 
-    from stages.serving.chat_models import Speakers
+    from stages.serving.chat_models import ChatModels
     from stages.serving.repl import Repl
 
-    with Speakers(origin, processes.device(), config.merge_adapters) as speakers:
+    with ChatModels(frozen_base, processes.device(), config.merge_adapters) as models:
         for name, adapters in stacks.items():
-            speakers.add(name, adapters)
+            models.add(name, adapters)
 
         def ask(
             name: Name, history: History, question: str, number: int, show: Callable[[str], None] = lambda piece: None
         ) -> "Reply":
-            return speakers.answer(
+            return models.answer(
                 name,
                 history,
                 question,
@@ -83,14 +86,14 @@ def main(
             )
 
         if interactive:
-            print(f"\n{' and '.join(names)} on {origin.model.name}. /help lists the commands.")
-            Repl(speakers, names, folders, ask, NOTICE).run()
+            print(f"\n{' and '.join(names)} on {terminal.harmless(frozen_base.model.name)}. /help lists the commands.")
+            Repl(models, names, folders, ask, NOTICE).run()
         else:
             answer_lines(names, ask)
 
 
 def answer_lines(names: list[Name], ask: Callable[[Name, History, str, int], "Reply"]) -> None:
-    """Answer each line of the standard input by itself; a row per question and stack."""
+    """Answer each line of the standard input by itself; a row per question and model."""
     for stream in (sys.stdin, sys.stdout):
         stream.reconfigure(encoding="utf-8", errors="replace")  # type: ignore[union-attr]
     questions = (line.strip() for line in sys.stdin)

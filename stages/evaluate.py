@@ -16,7 +16,7 @@ from stages.metrics import definitions, phrases, probes, retrieval
 from stages.metrics.answer import Answer
 from stages.metrics.probes import Text
 from stages.models import base_model, reward, stack
-from stages.runtime import atomic, params, processes
+from stages.runtime import atomic, environment, params, processes
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 from stages.text import encoding, records
@@ -109,6 +109,7 @@ def main(
     parts = {record.adapter: record.__dict__ for record in map(stack.lineage, [sft, ppo, rm])}
     identity = {"name": frozen_base.model.name, "identity": frozen_base.identity}
     atomic.write_json(to / "lineage.json", {"base": identity} | parts)
+    environment.write(to)
 
 
 class Scorer:

@@ -15,40 +15,45 @@ from stages.predict import PredictConfig
 from stages.runtime import atomic, params
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
-from stages.serving import model_card, stack_names
-from stages.serving.stack_names import Name
+from stages.serving import model_card, model_names
+from stages.serving.model_names import Name
 
 
 @command
 def main(
     to: Annotated[Path, typer.Option(help="folder to write; new or empty")],
-    model: Annotated[Name, typer.Option(help="the stack to export")] = Name.ppo,
+    model: Annotated[Name, typer.Option(help="the model to export")] = Name.ppo,
     base: Annotated[Path, typer.Option(help="folder of the base model")] = Path("models/base"),
     sft: Annotated[Path, typer.Option(help="folder of the sft adapter")] = Path("models/sft"),
     ppo: Annotated[Path, typer.Option(help="folder of the ppo adapter")] = Path("models/ppo"),
     params_file: Annotated[Path, typer.Option("--params", help="parameters, for the card and how to decode")] = Path(
         "params.yaml"
     ),
-    metrics: Annotated[Path, typer.Option(help="folder of the metrics, for the card")] = Path("reports/metrics"),
+    scores: Annotated[Path, typer.Option(help="the report's table of scores, for the card")] = Path(
+        "reports/plots/models.csv"
+    ),
+    evaluation: Annotated[
+        Path, typer.Option(help="folder of the evaluation: which weights these scores are of")
+    ] = Path("reports/evaluation"),
 ) -> None:
-    """Write a stack as a model of its own."""
+    """Merge a stack of adapters into a model of its own."""
     to = to.resolve()
     check_free(to)
     config = params.load(params_file, "predict", PredictConfig)
     parameters = params.read(params_file)
-    origin = base_model.read(base)
-    folders = stack_names.resolve(model, origin, sft, ppo)
+    frozen_base = base_model.read(base)
+    folders = model_names.resolve(model, frozen_base, sft, ppo)
     adapters = [stack.lineage(folder) for folder in folders]
-    scores = model_card.measured(metrics, model, origin, adapters)
-    if scores is None:
-        print(f"note: {metrics} has no scores of these weights, so the card has none; `dvc repro`", file=sys.stderr)
+    measured = model_card.measured(scores, evaluation, model, frozen_base, adapters)
+    if measured is None:
+        print(f"note: {scores} has no scores of these weights, so the card has none; run `dvc repro`", file=sys.stderr)
 
     from stages.serving import merged_model
 
     with atomic.folder(to) as folder:
-        merged_model.write(origin, folders, config, config.max_new_tokens, folder)
+        merged_model.write(frozen_base, folders, config, config.max_new_tokens, folder)
         model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
-        card = model_card.text(model, origin, adapters, parameters, scores, model_type, to.name)
+        card = model_card.text(model, frozen_base, adapters, parameters, measured, model_type, to.name)
         atomic.write_text(folder / "README.md", card)
     native = (
         "; transformers loads it only after `stages.models.chatglm.register()`"

@@ -30,8 +30,6 @@ class DataConfig(params.Section):
 
 @command
 def main(
-    folder: Annotated[Path, typer.Option("--dialogues", help="folder of {train,validate,test}_data.json")],
-    preference: Annotated[Path, typer.Option("--preferences", help="preference records")],
     to: Annotated[Path, typer.Option(help="folder for the JSON lines")],
     log: Annotated[Path, typer.Option(help="folder of metrics.json: what came in, was dropped and went out")],
     params_file: Annotated[Path, typer.Option("--params", help="parameters")],
@@ -41,6 +39,7 @@ def main(
     data = params.load(params_file, "data", DataConfig)
 
     report: dict[str, Any] = {}
+    folder, preference = Path(data.dialogues), Path(data.preferences)
     sources = {split: folder / f"{split}_data.json" for split in ("train", "validate", "test")}
     splits: dict[str, list[Sample]] = {}
     for split, source in sources.items():

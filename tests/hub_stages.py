@@ -25,23 +25,22 @@ def run(to: str, config: str, load_only: bool) -> dict:
     """Call the stage (unless `load_only`) and load the model that its folder names.
 
     Returns:
-        code, said (stderr), seconds; and, if the model was loaded, its identity and one of its weights.
+        code, stderr, seconds; and, if the model was loaded, its identity and one of its weights.
     """
-    said, code, loaded = io.StringIO(), 0, {}
+    stderr, code, loaded = io.StringIO(), 0, {}
     folder = Path(to)
     started = time.monotonic()
-    with contextlib.redirect_stderr(said):
+    with contextlib.redirect_stderr(stderr):
         try:
             if not load_only:
                 samples = folder / "samples"  # which no model but the built-in one reads
-                base.main(samples, samples, folder / "base", folder / "curve", folder / "eval", folder / "metrics",
-                          Path(config))  # fmt: skip
+                base.main(samples, samples, folder / "base", folder / "log", Path(config))
             found = base_model.read(folder / "base")
             weight = found.causal_lm().get_input_embeddings().weight
             loaded = {"identity": found.identity, "weight": weight[0, 0].item(), "eos": found.tokenizer().eos_token}
         except SystemExit as error:
             code = error.code
-    return loaded | {"code": code, "said": said.getvalue(), "seconds": time.monotonic() - started}
+    return loaded | {"code": code, "stderr": stderr.getvalue(), "seconds": time.monotonic() - started}
 
 
 main()

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -11,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import imports
 import pytest
 import tiny_models
 import torch
@@ -20,10 +22,10 @@ from stages import chat
 from stages.generation.generate import eos_ids, generate
 from stages.models import base_model, stack
 from stages.predict import PredictConfig
-from stages.runtime import imports, params
+from stages.runtime import params
 from stages.runtime.errors import UserError
-from stages.serving import chat_models, conversation, interrupts, repl, stack_names, streaming, terminal
-from stages.serving.stack_names import Name
+from stages.serving import chat_models, conversation, interrupts, model_names, repl, streaming, terminal
+from stages.serving.model_names import Name
 from stages.text import encoding
 
 torch.set_num_threads(1)
@@ -48,7 +50,7 @@ class Files:
         return [word for name in names for word in (f"--{name}", str(getattr(self, name)))]
 
     def arguments(self):
-        return {"base": self.base, "sft": self.sft, "ppo": self.ppo, "config": self.params}
+        return {"base": self.base, "sft": self.sft, "ppo": self.ppo, "params_file": self.params}
 
     def config(self):
         return params.load(self.params, "predict", PredictConfig)
@@ -63,7 +65,7 @@ def predicted(files, name, history, question, key):
     """The answer by the way of `predict`: the stack on its own, batches, no streaming."""
     origin = base_model.read(files.base)
     tokenizer, config = origin.tokenizer(), files.config()
-    model = stack.load(origin.causal_lm(), stack_names.resolve(name, origin, files.sft, files.ppo))
+    model = stack.load(origin.causal_lm(), model_names.resolve(name, origin, files.sft, files.ppo))
     ids = encoding.encode_prompt(tokenizer, history, question, config.max_source_length, "predict").ids
     with stack.merged(model):
         [(_, answer)] = generate(
@@ -97,9 +99,9 @@ def test_stacks_on_one_base_answer_as_each_alone_and_with_history(files):
     origin = base_model.read(files.base)
     config = files.config()
     for merge in (True, False):
-        with chat_models.Speakers(origin, None, merge) as chatting:
+        with chat_models.ChatModels(origin, None, merge) as chatting:
             for name in Name:
-                chatting.add(name, stack_names.resolve(name, origin, files.sft, files.ppo))
+                chatting.add(name, model_names.resolve(name, origin, files.sft, files.ppo))
             said = {}
             history = [["医生您好", "您好"]]
             for name in (Name.ppo, Name.base, Name.sft, Name.base, Name.ppo):
@@ -123,11 +125,12 @@ def test_text_is_streamed_whole_characters_at_a_time(files):
     tokenizer = base_model.read(files.base).tokenizer()
     ids = tokenizer.encode("  体温？\n多少  ", add_special_tokens=False)
     pieces: list[str] = []
-    stream = streaming.Pieces(tokenizer, pieces.append)
-    stream.put(torch.tensor([ids]))  # the prompt
-    for token in ids:
-        stream.put(torch.tensor([token]))
-    assert stream.finish([*ids, tokenizer.eos_token_id]) == "".join(pieces) == "体温？\n多少"
+    streamer = streaming.AnswerStreamer(tokenizer, pieces.append)
+    streamer.put(torch.tensor([ids]))  # the prompt
+    for token in [*ids, tokenizer.eos_token_id]:
+        streamer.put(torch.tensor([token]))
+    streamer.end()
+    assert "".join(pieces) == "体温？\n多少"
     assert len(pieces) > 3
     assert not any("\ufffd" in piece for piece in pieces)
 
@@ -144,7 +147,7 @@ def test_each_stack_goes_on_from_its_own_answers():
 def test_mistakes_are_one_line(files, monkeypatch, capsys):
     for arguments, message in [
         ({"other": Name.sft}, "`--model sft` chooses it"),
-        ({"compare": True, "other": Name.ppo}, "--compare needs another stack than ppo"),
+        ({"compare": True, "other": Name.ppo}, "--compare needs another model than ppo"),
         ({"ppo": files.sft.with_name("absent")}, "no such file"),
     ]:
         with pytest.raises(SystemExit):
@@ -192,12 +195,12 @@ def test_ctrl_c_during_a_change_of_model_and_a_failed_save_lead_back_to_the_prom
     (tmp_path / "file").write_text("")
     nowhere, talk = tmp_path / "file" / "talk.json", tmp_path / "talk.json"
     typed = iter(["/model sft", f"/save {nowhere}", "/model sft", QUESTIONS[0], f"/save {talk}", "/quit"])
-    monkeypatch.setattr(terminal, "read_message", lambda prompt: next(typed))
+    monkeypatch.setattr(terminal, "reader", lambda prompt: lambda: next(typed))
 
     def folders(name):
-        return stack_names.resolve(name, origin, files.sft, files.ppo)
+        return model_names.resolve(name, origin, files.sft, files.ppo)
 
-    with chat_models.Speakers(origin, None, config.merge_adapters) as chatting:
+    with chat_models.ChatModels(origin, None, config.merge_adapters) as chatting:
         chatting.add(Name.base, folders(Name.base))
 
         def ask(name, history, question, number, show):
@@ -206,7 +209,7 @@ def test_ctrl_c_during_a_change_of_model_and_a_failed_save_lead_back_to_the_prom
         repl.Repl(chatting, [Name.base], folders, ask, "notice").run()
     shown = capsys.readouterr().out
     assert "[stopped]" in shown and f"error: {nowhere} can't be written" in shown and shown.count("(sft)") == 1
-    [each] = json.loads(talk.read_text())["rounds"]
+    [each] = json.loads(talk.read_text())["turns"]
     assert each["answers"] == {"sft": predicted(files, Name.sft, [], QUESTIONS[0], "0")}
 
 
@@ -220,12 +223,16 @@ CONTROLLED = (
 )
 
 
+ESCAPES = re.compile(r"\x1b(\[[0-9;?]*[a-zA-Z]|[=>])")  # what moves the cursor, colours and hides
+
+
 class Terminal:
     """A program on a pseudo-terminal."""
 
     def __init__(self, command, cwd):
         self.main, child = pty.openpty()
         environment = os.environ | {"TERM": "xterm", "PYTHONPATH": str(imports.ROOT), "OMP_NUM_THREADS": "1"}
+        environment["PROMPT_TOOLKIT_NO_CPR"] = "1"  # nobody answers where the cursor is
         # The terminal must be the program's controlling one for Ctrl-C to become a signal.
         own_terminal = [sys.executable, "-c", CONTROLLED, *command]
         self.process = subprocess.Popen(
@@ -255,7 +262,7 @@ class Terminal:
                     self.raw += os.read(self.main, 4096)
                 except OSError:
                     raise AssertionError(f"the program ended before {what}: {self.seen!r}") from None
-                self.seen = self.raw.decode(errors="ignore").replace("\r\n", "\n")
+                self.seen = ESCAPES.sub("", self.raw.decode(errors="ignore")).replace("\r", "")
 
     def close(self):
         self.process.send_signal(signal.SIGKILL)
@@ -267,72 +274,81 @@ def test_a_conversation_at_a_terminal(files, tmp_path):
     files.write_params(max_new_tokens=12)
     at = Terminal([sys.executable, "-W", "error", "-m", "stages.chat", *files.options()], tmp_path)
     try:
-        assert "no medical advice" in at.expect("\n> ")
+        assert "no medical advice" in at.expect("\n>")
         at.type("你好<|im_end|>\r")
         at.expect("ppo: ")
-        at.expect("\n> ")
+        at.expect("\n>")
         at.type("\x1b[200~line one\nline two\x1b[201~\r")  # a terminal that marks a paste
         at.expect("ppo: ")
-        at.expect("\n> ")
+        at.expect("\n>")
         at.type("line three\rline four\r")  # one that does not
         at.expect("ppo: ")
-        at.expect("\n> ")
+        at.expect("\n>")
         at.type("/model sft base\r")
         at.expect("(sft and base)")
-        at.expect("\n> ")
+        at.expect("\n>")
         at.type("问题\r")
         at.expect("sft: ")
         at.expect("base: ")
-        at.expect("\n> ")
+        at.expect("\n>")
+        os.write(at.main, b"\xff\xfe?\r")  # no UTF-8
+        at.expect("sft: ")
+        at.expect("base: ")
+        at.expect("\n>")
+        at.type("/save ~nobody-of-this-name/talk.json\r")
+        at.expect("error: ~nobody-of-this-name/talk.json can't be written: ")
+        at.type("/model \x1b]0;owned\x07\r")
+        at.expect("error: /model takes")
         at.type("/model gpt\r")
         at.expect("error: /model takes one or two of base, sft, ppo")
         at.type("/save talk.json\r")
-        at.expect("(4 rounds written to talk.json)")
+        at.expect("(5 turns written to talk.json)")
         at.type("/save talk.json\r")
-        at.expect("error: talk.json is there already")
+        at.expect("error: talk.json exists already")
         at.type("/clear\r")
         at.expect("(forgotten)")
         at.type("/save empty.json\r")
-        at.expect("(0 rounds written")
-        at.expect("\n> ")
+        at.expect("(0 turns written")
+        at.expect("\n>")
         at.type("\x03")
         at.expect("/quit leaves")
-        at.expect("\n> ")
+        at.expect("\n>")
         at.type("\x04")
         assert at.process.wait(20) == 0
     finally:
         at.close()
-    rounds = json.loads((tmp_path / "talk.json").read_text())["rounds"]
-    assert [each["question"] for each in rounds] == [
+    turns = json.loads((tmp_path / "talk.json").read_text())["turns"]
+    assert [each["question"] for each in turns] == [
         "你好<|im_end|>",
         "line one\nline two",
         "line three\nline four",
         "问题",
+        "\ufffd\ufffd?",
     ]
-    assert [list(each["answers"]) for each in rounds] == [["ppo"], ["ppo"], ["ppo"], ["sft", "base"]]
+    assert [list(each["answers"]) for each in turns[:4]] == [["ppo"], ["ppo"], ["ppo"], ["sft", "base"]]
     seed = params.load(files.params, "seed", int)
-    history = [[each["question"], each["answers"]["ppo"]] for each in rounds[:3]]
-    assert rounds[0]["answers"]["ppo"] == predicted(files, Name.ppo, [], rounds[0]["question"], f"{seed}/0")
-    assert rounds[2]["answers"]["ppo"] == predicted(files, Name.ppo, history[:2], rounds[2]["question"], f"{seed}/2")
-    assert rounds[3]["answers"]["base"] == predicted(files, Name.base, history, "问题", f"{seed}/3")
+    history = [[each["question"], each["answers"]["ppo"]] for each in turns[:3]]
+    assert turns[0]["answers"]["ppo"] == predicted(files, Name.ppo, [], turns[0]["question"], f"{seed}/0")
+    assert turns[2]["answers"]["ppo"] == predicted(files, Name.ppo, history[:2], turns[2]["question"], f"{seed}/2")
+    assert turns[3]["answers"]["base"] == predicted(files, Name.base, history, "问题", f"{seed}/3")
 
 
 def test_ctrl_c_stops_an_answer_and_not_the_program(files, tmp_path):
     files.write_params(max_new_tokens=100_000, do_sample=False)
     at = Terminal([sys.executable, "-m", "stages.chat", *files.options(), "--model", "sft"], tmp_path)
     try:
-        at.expect("\n> ")
+        at.expect("\n>")
         at.type("你好\r")
         at.expect("sft: ")
         at.read_until(lambda: len(at.seen) > 2, "some text, and much more would follow")
         at.type("\x03")
         at.expect("[stopped]")
-        at.expect("\n> ")
+        at.expect("\n>")
         at.type("/save talk.json\r")
-        at.expect("(1 round written")
+        at.expect("(1 turn written")
         at.type("/quit\r")
         assert at.process.wait(20) == 0
     finally:
         at.close()
-    [each] = json.loads((tmp_path / "talk.json").read_text())["rounds"]
+    [each] = json.loads((tmp_path / "talk.json").read_text())["turns"]
     assert each["answers"]["sft"]

@@ -53,7 +53,7 @@ def test_then_the_end_of_the_question(tokenizer):
     question = "abcdefghijklmnopqrstuvwxyz" * 3
     whole = encode_prompt(tokenizer, [], question, 500)
     cut = encode_prompt(tokenizer, HISTORY, question, len(whole.ids) - 20)
-    assert len(cut.ids) == len(whole.ids) - 20 and cut.dropped_rounds == 2 and cut.cut_tokens == 20
+    assert len(cut.ids) == len(whole.ids) - 20 and cut.dropped_turns == 2 and cut.cut_tokens == 20
     text = text_of(tokenizer, cut)
     assert text.startswith("<|im_start|>user\nabc") and text.endswith("<|im_end|>\n<|im_start|>assistant\n")
     assert question.startswith(text.split("\n")[1].removesuffix("<|im_end|>"))

@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import chatglm_pair
+import imports
 import pytest
 import torch
 import yaml
@@ -16,10 +18,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stages.generation import generate
-from stages.models import base_model, reward, stack
-from stages.models.chatglm import pair, prompt
+from stages.metrics import text_metrics
+from stages.models import base_model, forward, reward, stack
+from stages.models.chatglm import prompt
 from stages.rl import logprobs
-from stages.runtime import imports
+from stages.runtime import atomic
+from stages.serving import streaming
 from stages.text import encoding, records
 
 torch.set_num_threads(1)
@@ -55,11 +59,10 @@ def run(tmp_path_factory) -> Run:
         ("test_data", dialogues),
         ("preferences", preferences * 2),
     ):
-        (to / f"{name}.json").write_text(json.dumps(rows, ensure_ascii=False), encoding="utf-8")
-    config = to / "params.yaml"
-    config.write_text(yaml.safe_dump(parameters(to)), encoding="utf-8")
+        atomic.write_json(to / "mine" / f"{name}.json", rows)
+    (to / "params.yaml").write_text(yaml.safe_dump(parameters(to)), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, str(imports.ROOT / "tests" / "chatglm_pipeline.py"), str(to), str(config)],
+        [sys.executable, str(imports.ROOT / "tests" / "chatglm_pipeline.py")],
         env=os.environ | {"PYTHONPATH": str(imports.ROOT), "COVID_DOCTOR_WORK": str(to / "work"), "HF_HUB_OFFLINE": "1",
                           "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "1"},
         cwd=to, capture_output=True, text=True, timeout=300, check=False,
@@ -71,7 +74,11 @@ def run(tmp_path_factory) -> Run:
 def parameters(to: Path) -> dict:
     params = yaml.safe_load((imports.ROOT / "params.yaml").read_text(encoding="utf-8"))
     params["model"]["name"] = str(build_tiny_chatglm(to / "chatglm"))
-    params["data"]["preferences_validate_ratio"] = 0.5
+    params["data"] |= {
+        "dialogues": "mine",
+        "preferences": "mine/preferences.json",
+        "preferences_validate_ratio": 0.5,
+    }
     params["sft"] |= {
         "num_train_epochs": 60,
         "per_device_train_batch_size": 8,
@@ -108,14 +115,10 @@ def parameters(to: Path) -> dict:
         "max_new_tokens": 16,
         "batch_size": 3,
         "do_sample": False,
-        "bootstrap_samples": 100,
     }
-    params["score"] |= {"max_source_length": 64, "max_target_length": 16, "batch_size": 3, "bootstrap_samples": 100}
+    params["evaluate"] |= {"max_source_length": 64, "max_target_length": 16, "batch_size": 3}
+    params["report"]["bootstrap_samples"] = 100
     return params
-
-
-def numbers(run: Run, name: str) -> dict:
-    return json.loads((run.folder / "metrics" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def test_every_stage(run):
@@ -126,10 +129,42 @@ def test_every_stage(run):
         assert {name.split(".")[-3] for name in weights} == {"query_key_value"}
         assert len(weights) == 4  # A and B of two layers
         assert all(tensor.abs().sum() > 0 for tensor in weights.values()), "an adapter did not learn"
-    assert numbers(run, "train_rm")["eval_accuracy"] == 1.0
-    assert numbers(run, "sft")["rouge-l"] > 90 > 20 > numbers(run, "base")["rouge-l"]
-    assert numbers(run, "sft")["eos_rate"] > 0.9 > numbers(run, "base")["eos_rate"]
-    assert (run.folder / "index.html").stat().st_size > 1e5
+    reports = run.folder / "reports"
+    assert json.loads((reports / "rm" / "metrics.json").read_text())["eval_accuracy"] == 1.0
+    headline = json.loads((reports / "metrics.json").read_text())
+    assert headline["sft"]["rouge-l"] > 90 > 20 > headline["base"]["rouge-l"]
+    assert headline["sft"]["eos_rate"] > 90 > headline["base"]["eos_rate"]
+    assert (reports / "index.html").stat().st_size > 1e5
+
+
+# Full-width letters, digits and signs, which the tokenizer makes half-width.
+REFERENCE = "体温３８℃，注意休息；Ｂ超：可以吗？（再看）！\n没事"
+
+
+def test_a_perfect_answer_scores_100(run):
+    tokenizer = base_model.read(run.base).tokenizer()
+    ids = encoding.encode_answer(tokenizer, REFERENCE, 500).ids
+    perfect = tokenizer.decode(ids, skip_special_tokens=True).strip()  # as `predict` writes it
+    assert perfect != REFERENCE and min(text_metrics.score(perfect, REFERENCE).values()) < 80
+    both = [encoding.normalize(tokenizer, text) for text in (perfect, REFERENCE)]
+    assert both[0] == both[1] == perfect
+    assert text_metrics.score(*both) == pytest.approx(dict.fromkeys(text_metrics.score("", ""), 100))
+
+
+def test_a_shown_answer_has_full_width_punctuation(run):
+    """As the official `chat()` shows it: beside Chinese characters only."""
+    tokenizer = base_model.read(run.base).tokenizer()
+    text = " 注意休息,多喝水!39.5:好; ok, fine?对 [[训练时间]]以前: a,b\n"
+    shown = "注意休息，多喝水！39.5：好； ok, fine？对 2023年以前： a,b"
+    assert encoding.displayed(tokenizer, text) == shown
+    ids = tokenizer.encode(text, add_special_tokens=False)
+    whole = encoding.displayed(tokenizer, tokenizer.decode(ids))
+    pieces: list[str] = []
+    streamer = streaming.AnswerStreamer(tokenizer, pieces.append)
+    for token in [[0], *([token] for token in ids)]:
+        streamer.put(torch.tensor(token))
+    streamer.end()
+    assert "".join(pieces) == whole and len(pieces) > 5
 
 
 def views_of(run: Run, **change) -> tuple:
@@ -154,7 +189,7 @@ def test_ppo_gives_padded_rows_the_positions_of_each_alone(run, monkeypatch):
     from stages.models.chatglm import modeling
 
     tokenizer, model, prompts = views_of(run)
-    batch = logprobs.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
+    batch = forward.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
     seen = {}
     for name in ("rotary_angles", "visible"):
 
@@ -184,11 +219,11 @@ def test_ppo_reads_padded_rows_as_each_alone(run):
     value_head = torch.nn.Linear(32, 1)
     value_head.load_state_dict(load_file(run.ppo / "value_head.safetensors"))
     head = reward.load_head(run.rm, "cpu")
-    batch = logprobs.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
+    batch = forward.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
     logprobs.check_plain_head(model, batch)
-    said = logprobs.words(model, batch, 0.7, 4, value_head)
+    said = logprobs.response_log_probs(model, batch, 0.7, 4, value_head)
     with stack.active(model, ["reward"]), torch.no_grad():
-        scores = logprobs.scores(model, batch, head)
+        scores = reward.score(model, head, prompts, RESPONSES, tokenizer.pad_token_id, 4)
     for row, (prompt_ids, response) in enumerate(zip(prompts, RESPONSES, strict=True)):
         ids = torch.tensor([[*prompt_ids, *response]])
         with torch.no_grad():
@@ -202,7 +237,7 @@ def test_ppo_reads_padded_rows_as_each_alone(run):
         close = {"atol": 1e-5, "rtol": 1e-5}
         torch.testing.assert_close(said.log_probs[row, : len(response)], log_probs, **close)
         torch.testing.assert_close(said.values[row, : len(response)], values, **close)
-        torch.testing.assert_close(scores[row], expected[0], **close)
+        assert scores[row] == pytest.approx(expected.item(), abs=1e-5)
         assert not said.log_probs[row, len(response) :].any()
 
 
@@ -210,25 +245,28 @@ def test_ppo_scores_as_the_classifier_that_was_trained(run):
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
     tokenizer, model, prompts = views_of(run)
-    batch = logprobs.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
-    with stack.active(model, ["reward"]), torch.no_grad():
-        scores = logprobs.scores(model, batch, reward.load_head(run.rm, "cpu"))
+    head = reward.load_head(run.rm, "cpu")
+    with stack.active(model, ["reward"]):
+        scores = reward.score(model, head, prompts, RESPONSES, tokenizer.pad_token_id, batch_size=4)
     classifier = base_model.read(run.base).reward_model()
     lora = LoraConfig(r=4, lora_alpha=32, target_modules=["query_key_value"], task_type="SEQ_CLS")
     classifier = get_peft_model(classifier, lora)
     head = {"base_model.model.score.weight": load_file(run.rm / reward.HEAD)["weight"]}
     assert not set_peft_model_state_dict(classifier, load_file(run.rm / stack.WEIGHTS) | head).unexpected_keys
-    rows = [[*p, *r] for p, r in zip(prompts, RESPONSES, strict=True)]
-    found = reward.score_with_classifier(classifier, rows, tokenizer.pad_token_id, batch_size=4)
-    assert found == pytest.approx(scores.tolist(), abs=1e-5)
+    with torch.no_grad():
+        found = [
+            classifier(input_ids=torch.tensor([[*p, *r]])).logits.item()
+            for p, r in zip(prompts, RESPONSES, strict=True)
+        ]
+    assert found == pytest.approx(scores, abs=1e-5)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.01), ("float16", 1e-3)])
 def test_checkpointing_and_half_precision(run, dtype, tolerance):
     """The gradients with recomputed activations are those without, in each precision; and near those of float32."""
     tokenizer, exact, prompts = views_of(run)
-    batch = logprobs.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
-    expected = logprobs.words(exact, batch, 1.0, 8).log_probs
+    batch = forward.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
+    expected = logprobs.response_log_probs(exact, batch, 1.0, 8).log_probs
     found = []
     for checkpointing in (False, True):
         _, model, _ = views_of(run, dtype=dtype)
@@ -236,7 +274,7 @@ def test_checkpointing_and_half_precision(run, dtype, tolerance):
         if checkpointing:
             model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
             model.enable_input_require_grads()
-        said = logprobs.words(model, batch, 1.0, 8)
+        said = logprobs.response_log_probs(model, batch, 1.0, 8)
         said.log_probs.sum().backward()
         found.append([p.grad for p in model.parameters() if p.requires_grad])
         assert model.get_decoder().layers[0].attention.query_key_value.base_layer.weight.dtype == getattr(torch, dtype)
@@ -285,14 +323,14 @@ def test_the_parameter_chooses_the_rounds(run, first_round, tmp_path):
     sample = records.Sample(HISTORY, QUESTIONS[0], ANSWER)
     answer = encoding.encode_answer(tokenizer, sample.output, 16).ids
     rendered = prompt.render([tuple(turn) for turn in HISTORY], QUESTIONS[0], first_round)
-    assert pair.training_pair(tokenizer, rendered, ANSWER, 99, 16)["input_ids"] == [*ids, *answer]
+    assert chatglm_pair.training_pair(tokenizer, rendered, ANSWER, 99, 16)["input_ids"] == [*ids, *answer]
     tokenizer.save_pretrained(tmp_path)
     assert AutoTokenizer.from_pretrained(tmp_path, config=origin.causal_lm().config).round_start == first_round
 
 
 def test_the_card_says_how_to_load_it(run):
     card = (run.folder / "doctor" / "README.md").read_text(encoding="utf-8")
-    assert "import stages.core" in card and "not part of transformers" in card
+    assert "chatglm.register()" in card and "not part of transformers" in card
     assert "vllm serve ./" not in card
-    said = run.output.splitlines()[-1]
-    assert said.startswith(f"{run.folder}/doctor: written") and "stages.core" in said
+    last = run.output.splitlines()[-1]
+    assert last.startswith(f"{run.folder}/doctor: written") and "stages.models.chatglm.register()" in last

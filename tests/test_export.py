@@ -1,11 +1,14 @@
 """The export: what plain transformers loads from the folder answers as the stack does, and the card tells the truth."""
 
+import ast
 import json
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import imports
 import pytest
 import tiny_models
 import torch
@@ -17,10 +20,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from stages import export
 from stages.models import base_model, stack
-from stages.runtime import atomic, imports
-from stages.serving import merged_model, stack_names
+from stages.runtime import atomic
+from stages.serving import merged_model, model_names
 from stages.serving.model_card import SOURCES
-from stages.serving.stack_names import Name
+from stages.serving.model_names import Name
 from stages.text import encoding
 
 torch.set_num_threads(1)
@@ -39,7 +42,8 @@ def files(tmp_path_factory):
     base, sft, _ = tiny_models.write(folder)
     ppo = folder / "ppo"
     tiny_models.write_adapter(ppo, "ppo", base, below=[sft], seed=3)
-    return {"base": base, "sft": sft, "ppo": ppo, "config": params(folder), "metrics": metrics(folder, base, sft, ppo)}
+    options = {"base": base, "sft": sft, "ppo": ppo, "params_file": params(folder)}
+    return options | evaluation(folder, base, sft, ppo)
 
 
 def params(folder: Path, **data: str) -> Path:
@@ -49,22 +53,30 @@ def params(folder: Path, **data: str) -> Path:
     return folder / "params.yaml"
 
 
-def metrics(folder: Path, base: Path, *adapters: Path) -> Path:
-    to = folder / "metrics"
-    origin = base_model.read(base)
+def evaluation(folder: Path, base: Path, *adapters: Path) -> dict[str, Path]:
+    """What `evaluate` and `report` leave of a run, as options of the export."""
+    to, table = folder / "evaluation", folder / "models.csv"
     parts = {record.adapter: record.__dict__ for record in map(stack.lineage, adapters)}
-    atomic.write_json(to / "lineage.json", {"base": {"name": "tiny", "identity": origin.identity}} | parts)
+    identity = {"name": "tiny", "identity": base_model.read(base).identity}
+    atomic.write_json(to / "lineage.json", {"base": identity} | parts)
+    scores = {"rouge-1": (12.5, 1.0, 20.0), "bleu-4": (3.25, None, None), "reward": (0.5, -1.0, 1.0)}
+    atomic.write_csv(
+        table,
+        ("model", "metric", "value", "low", "high"),
+        [
+            {"model": name, "metric": metric, "value": value + index, "low": low, "high": high}
+            for metric, (value, low, high) in scores.items()
+            for index, name in enumerate(("ppo", "sft", "base"))
+        ],
+    )
     for name in Name:
-        scores = {"rouge-1": 12.5, "bleu-4": 3.25, "samples": 217}
-        atomic.write_json(to / f"{name}.json", scores | {"ci95": {k: {"low": 1.0, "high": 20.0} for k in scores}})
-    interval = {"low": -1.0, "high": 1.0}
-    atomic.write_json(to / "reward.json", dict.fromkeys(Name, 0.5) | {"ci95": dict.fromkeys(Name, interval)})
-    return to
+        atomic.write_jsonl(to / f"{name}.jsonl", [{}] * 217)
+    return {"scores": table, "evaluation": to}
 
 
 def stacked(files, name):
     origin = base_model.read(files["base"])
-    folders = stack_names.resolve(name, origin, files["sft"], files["ppo"])
+    folders = model_names.resolve(name, origin, files["sft"], files["ppo"])
     return origin.tokenizer(), stack.load(origin.causal_lm(), folders)
 
 
@@ -95,8 +107,8 @@ def test_plain_transformers_gives_the_answers_of_the_stack(files, tmp_path, name
     answer = greedy(model, ids)
     assert greedy(plain, ids).tolist() == answer.tolist()
 
-    said = pipeline("text-generation", model=str(to))(MESSAGES, do_sample=False, max_new_tokens=24)
-    text = said[0]["generated_text"][-1]["content"]
+    conversation = pipeline("text-generation", model=str(to))(MESSAGES, do_sample=False, max_new_tokens=24)
+    text = conversation[0]["generated_text"][-1]["content"]
     assert text == tokenizer.decode(answer[0, len(ids) :], skip_special_tokens=True)
     with safe_open(to / "model.safetensors", "pt") as weights:
         assert not [key for key in weights.keys() if "lora" in key or "base_layer" in key]  # noqa: SIM118
@@ -105,7 +117,7 @@ def test_plain_transformers_gives_the_answers_of_the_stack(files, tmp_path, name
 def test_it_decodes_as_predict_by_itself(files, tmp_path):
     export.main(tmp_path / "out", **files)
     saved = json.loads((tmp_path / "out" / "generation_config.json").read_text())
-    wanted = yaml.safe_load(files["config"].read_text())["predict"]
+    wanted = yaml.safe_load(files["params_file"].read_text())["predict"]
     for key in ("do_sample", "temperature", "top_k", "top_p", "repetition_penalty", "max_new_tokens"):
         assert saved[key] == wanted[key], key
 
@@ -116,7 +128,7 @@ def test_the_template_is_the_one_of_training(files):
     for template, with_thinking_off in ((thinking, True), (None, False)):
         tokenizer.chat_template = template
         ids = encoding.encode_prompt(tokenizer, HISTORY, QUESTION, 400, "sft").ids
-        merged_model.settle_template(tokenizer)
+        merged_model.pin_chat_template(tokenizer)
         rendered = tokenizer.apply_chat_template(MESSAGES, tokenize=False, add_generation_prompt=True)
         assert tokenizer.encode(rendered, add_special_tokens=False) == ids
         assert (rendered == "quick") is with_thinking_off
@@ -130,17 +142,15 @@ def test_chatglm(tmp_path):
         base_model.write_pointer(folder, model)
     tiny_models.write_adapter(sft, "sft", base, seed=1)
     to = tmp_path / "doctor"
-    export.main(
-        to, model=Name.sft, base=base, sft=sft, ppo=sft, config=params(tmp_path), metrics=tmp_path / "no metrics"
-    )
+    export.main(to, Name.sft, base, sft, sft, params(tmp_path), tmp_path / "no scores", tmp_path / "no evaluation")
     card = (to / "README.md").read_text()
     assert "second\ngeneration" in card and "vllm serve ./" not in card and "MODEL_LICENSE" in card
 
     code = card.split("```python\n")[1].split("```")[0]
-    assert "import stages.core" in code
+    assert "chatglm.register()" in code
     code = code.replace("print(doctor(messages)", "print(doctor(messages, do_sample=False, max_new_tokens=24)")
     environment = {"PYTHONPATH": str(imports.ROOT), "OMP_NUM_THREADS": "1", "PATH": "", "HF_HUB_OFFLINE": "1"}
-    said = subprocess.run(
+    done = subprocess.run(
         [sys.executable, "-c", code.replace("医生您好，我发烧三天了", QUESTION)],
         cwd=tmp_path,
         env=environment,
@@ -151,7 +161,7 @@ def test_chatglm(tmp_path):
     tokenizer, stacked_model = stacked({"base": base, "sft": sft, "ppo": sft}, Name.sft)
     ids = encoding.encode_prompt(tokenizer, [], QUESTION, 200, "sft").ids
     answer = greedy(stacked_model, ids)[0, len(ids) :]
-    assert said.stdout.removesuffix("\n") == tokenizer.decode(answer, skip_special_tokens=True), said.stderr
+    assert done.stdout.removesuffix("\n") == tokenizer.decode(answer, skip_special_tokens=True), done.stderr
     assert len(answer) > 1
 
 
@@ -164,13 +174,15 @@ def test_the_card(files, tmp_path):
     assert card.data.license == "apache-2.0" and card.data.language == ["zh"]
     assert card.data.library_name == "transformers" and card.data.pipeline_tag == "text-generation"
     found = {result.metric_name: result.metric_value for result in card.data.eval_results}
-    assert found == {"ROUGE-1": 12.5, "BLEU-4": 3.25, "reward": 0.5}
+    assert found == {"rouge-1": 12.5, "bleu-4": 3.25, "reward": 0.5}
+    assert {result.metric_type for result in card.data.eval_results} == {"rouge", "bleu", "reward"}
     for part in (
         "It gives no medical advice",
         "## Intended use",
         "## Limits",
         "## Licence notes",
-        "| ROUGE-1 | 12.50 | 1.00 … 20.00 |",
+        "| rouge-1 | 12.50 | 1.00 … 20.00 |",
+        "| bleu-4 | 3.25 | – |",
         "vllm serve ./doctor",
         "transformers serve ./doctor",
         '{"model": "./doctor",',
@@ -179,19 +191,34 @@ def test_the_card(files, tmp_path):
     ):
         assert part in card.text, part
     written = yaml.safe_load(card.text.split("```yaml\n")[1].split("```")[0])
-    assert written["ppo"] == yaml.safe_load(files["config"].read_text())["ppo"]
+    assert written["ppo"] == yaml.safe_load(files["params_file"].read_text())["ppo"]
 
 
 def test_scores_of_other_weights_are_left_out(files, tmp_path, capsys):
-    others = tmp_path / "metrics"
-    shutil.copytree(files["metrics"], others)
+    others = tmp_path / "evaluation"
+    shutil.copytree(files["evaluation"], others)
     document = json.loads((others / "lineage.json").read_text())
     document["sft"]["sha256"] = "0" * 64
     atomic.write_json(others / "lineage.json", document)
-    export.main(tmp_path / "doctor", **(files | {"metrics": others}))
+    export.main(tmp_path / "doctor", **(files | {"evaluation": others}))
     card = ModelCard.load(tmp_path / "doctor" / "README.md")
     assert card.data.eval_results is None and "12.50" not in card.text
     assert "has no scores of these weights" in capsys.readouterr().err
+
+
+def test_a_name_can_not_break_out_of_its_place(files, tmp_path):
+    """A folder's or a data set's name is text to the Markdown, the Python and the shell of the card."""
+    folder, data = "a \"$(touch broken)` 'b", "data/<script>`x\n# Heading"
+    export.main(tmp_path / folder, **(files | {"params_file": params(tmp_path, dialogues=data)}))
+    card = (tmp_path / folder / "README.md").read_text()
+    assert "\n# Heading" not in card and "`data/<script>'x # Heading`" in card
+    code = card.split("```python\n")[1].split("```")[0]
+    [call] = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.keyword) and node.arg == "model"]
+    assert ast.literal_eval(call.value) == folder
+    serve = next(line for line in card.splitlines() if "vllm serve" in line)
+    assert shlex.split(serve, comments=True) == ["vllm", "serve", f"./{folder}"]
+    request = shlex.split(next(line for line in card.splitlines() if line.strip().startswith("-d ")))[1]
+    assert json.loads(request)["model"] == f"./{folder}"
 
 
 @pytest.mark.parametrize(
@@ -199,7 +226,7 @@ def test_scores_of_other_weights_are_left_out(files, tmp_path, capsys):
     [("data/covid-dialogue", SOURCES["covid-dialogue"].rights), ("data/mine", "unknown: state it")],
 )
 def test_the_licence_follows_the_data(files, tmp_path, dialogues, part):
-    export.main(tmp_path / "doctor", **(files | {"config": params(tmp_path, dialogues=dialogues)}))
+    export.main(tmp_path / "doctor", **(files | {"params_file": params(tmp_path, dialogues=dialogues)}))
     card = ModelCard.load(tmp_path / "doctor" / "README.md")
     assert card.data.license == "other" and card.data.license_name
     assert part in card.text
@@ -224,7 +251,7 @@ def test_a_failure_leaves_no_folder(files, tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("halfway")
 
-    monkeypatch.setattr(merged_model, "settle_template", fail)
+    monkeypatch.setattr(merged_model, "pin_chat_template", fail)
     with pytest.raises(RuntimeError, match="halfway"):
         export.main(tmp_path / "doctor", **files)
     assert not (tmp_path / "doctor").exists()

@@ -66,7 +66,7 @@ class Machine:
         """The one line that the stage ends with."""
         result = self.run(name, **model)
         assert result["code"] == 1, result
-        (line,) = result["said"].splitlines()
+        (line,) = result["stderr"].splitlines()
         return line.removeprefix("error: model.name: ")
 
     def close(self) -> None:
@@ -155,7 +155,7 @@ def weight(hub, commit: str) -> float:
 @pytest.mark.parametrize(("revision", "commit"), [(None, OLD), ("main", OLD), ("next", NEW), (OLD, OLD), (NEW, NEW)])
 def test_a_revision_is_recorded_as_its_commit_and_loaded_at_it(hub, online, downloaded, revision, commit):
     found = online.run("clinic/doctor", revision=revision)
-    assert (found["code"], found["said"]) == (0, "")
+    assert (found["code"], found["stderr"]) == (0, "")
     assert found["identity"] == f"hub:clinic/doctor@{commit}" and found["weight"] == weight(hub, commit)
     assert found["eos"] == "<|im_end|>"
 
@@ -205,15 +205,15 @@ def test_a_models_own_code_is_not_run_unasked(online):
     line = online.refusal("clinic/coded")
     assert line.startswith("clinic/coded needs the code in its repository: read it, then set model.trust_remote_code")
     result = online.run("clinic/coded", trust_remote_code=True, revision="main")
-    assert result["code"] == 1 and result["said"].endswith("pin `revision` to a full 40-digit commit\n")
+    assert result["code"] == 1 and result["stderr"].endswith("pin `revision` to a full 40-digit commit\n")
 
 
 def test_a_models_own_code_runs_when_its_commit_is_pinned(hub, online):
     found = online.run("clinic/coded", trust_remote_code=True, revision=OLD)
-    assert (found["code"], set(found["said"].splitlines())) == (0, {"own code"})
+    assert (found["code"], set(found["stderr"].splitlines())) == (0, {"own code"})
     assert found["identity"] == f"hub:clinic/coded@{OLD}" and found["weight"] == weight(hub, OLD)
     half = online.run("clinic/half", trust_remote_code=True, revision=NEW)
-    assert half["code"] == 1 and half["said"].splitlines()[-1] == (
+    assert half["code"] == 1 and half["stderr"].splitlines()[-1] == (
         "error: model.name: clinic/half: its own code has no AutoModelForSequenceClassification, which the reward "
         "model needs; choose a model that transformers knows"
     )
@@ -224,9 +224,9 @@ def test_without_a_network_an_earlier_download_serves(hub, machines, downloaded,
     found = machines[machine].run("clinic/doctor", to=tmp_path)
     assert found["code"] == 0 and found["seconds"] < 60, found  # the hub is not asked for minutes
     assert found["identity"] == f"hub:clinic/doctor@{OLD}" and found["weight"] == weight(hub, OLD)
-    assert found["said"] == f"no network: clinic/doctor is taken from the local cache, at commit {OLD}\n"
+    assert found["stderr"] == f"no network: clinic/doctor is taken from the local cache, at commit {OLD}\n"
     exact = machines[machine].run("clinic/doctor", revision=OLD)
-    assert (exact["code"], exact["said"], exact["weight"]) == (0, "", weight(hub, OLD))
+    assert (exact["code"], exact["stderr"], exact["weight"]) == (0, "", weight(hub, OLD))
 
 
 @pytest.mark.parametrize("machine", ["down", "offline"])
@@ -246,7 +246,7 @@ def local(hub, tmp_path):
 
 def test_a_local_folder_needs_no_hub(machines, local):
     found = machines["offline"].run(str(local))
-    assert (found["code"], found["said"]) == (0, "") and found["identity"].startswith("local:")
+    assert (found["code"], found["stderr"]) == (0, "") and found["identity"].startswith("local:")
 
 
 def test_a_damaged_configuration(machines, local):

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import imports
 import pytest
 import yaml
 from stages.score import Score
@@ -18,7 +19,7 @@ from stages.preprocess import DataConfig
 from stages.report import ReportConfig
 from stages.rl.config import PpoConfig
 from stages.rm import RmConfig
-from stages.runtime import imports, params
+from stages.runtime import params
 from stages.runtime.errors import UserError
 from stages.sft import SftConfig
 

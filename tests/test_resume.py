@@ -178,7 +178,7 @@ PPO_CHAIN = [
     (["stages.rl.checkpoint:save_file", 2, "midway"], nothing),  # in the optimizer: never took its final name
     (["stages.runtime.checkpoints:seal", 1, "before"], nothing),
     ([UPDATE, 4, "before"], truncate),
-    (["stages.rl.trainer:generate.generate", 2, "before"], flip_a_bit),
+    (["stages.generation.generate:generate", 2, "before"], flip_a_bit),
     (["stages.models.stack:save", 1, "after"], spoil_the_seal),
     (["safetensors.torch:save_file", 2, "midway"], nothing),
     (["shutil:rmtree", 3, "midway"], nothing),

@@ -1,4 +1,4 @@
-"""A model's name on the Hugging Face hub → the commit to load, and what goes wrong on the way → one line."""
+"""A model's name on the Hugging Face hub → the commit to load, and what goes wrong on the way → one line with a hint."""
 
 import fnmatch
 import re
@@ -23,24 +23,23 @@ def resolve(name: str, revision: str | None) -> str:
         UserError: the model is missing, gated, out of reach, or has no safetensors.
     """
     with clear_errors(name, revision):
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HfHubHTTPError
+        from huggingface_hub import HfApi, errors
 
         files = None
         try:
             files = HfApi().model_info(name, revision=revision, timeout=30).siblings or []
-        except HfHubHTTPError:  # the hub answered, and said no
+        except errors.HfHubHTTPError:  # the hub answered, and refused
             raise
-        except Exception:  # there may be an earlier download
+        except (errors.HTTPError, OSError):  # no network, but there may be an earlier download
             pass
         if files is not None and not fnmatch.filter([f.rfilename for f in files if "/" not in f.rfilename], WEIGHTS):
-            mend = "choose a model or a revision that has them"
+            hint = "choose a model or a revision that has them"
             if any(file.rfilename == CHATGLM_FILE for file in files):
-                mend = (
+                hint = (
                     f"run `hf download {name} --local-dir OLD_FOLDER` and `python -m stages.models.chatglm.convert "
                     "OLD_FOLDER NEW_FOLDER` once, and set model.name to NEW_FOLDER"
                 )
-            raise UserError(f"model.name: {name} has no {WEIGHTS}: pickled weights are not loaded; {mend}")
+            raise UserError(f"model.name: {name} has no {WEIGHTS}: pickled weights are not loaded; {hint}")
         commit = download(name, revision, cached=files is None).name
     if files is None and not is_commit(revision):
         print(f"no network: {name} is taken from the local cache, at commit {commit}", file=sys.stderr)
@@ -75,48 +74,39 @@ def is_commit(revision: str | None) -> bool:
 
 @contextmanager
 def clear_errors(name: str, revision: str | None) -> Iterator[None]:
-    """Turn what the hub or a loader raises for a model that can't be had into a UserError with the mend."""
+    """Turn what the hub or a loader raises for a model that can't be had into a UserError with a hint."""
+    from huggingface_hub import errors
+
     try:
         yield
-    except UserError:
-        raise
-    except Exception as error:
-        line = _line(name, revision, error)
-        if line is None:
-            raise
-        raise UserError(f"model.name: {name} {line}") from error
+    except errors.GatedRepoError as error:
+        hint = "is gated: accept its terms on its page, then `hf auth login` or set HF_TOKEN"
+        raise UserError(f"model.name: {name} {hint}") from error
+    except errors.RevisionNotFoundError as error:
+        raise UserError(f"model.name: {name} has no revision {revision}; correct model.revision") from error
+    except errors.RepositoryNotFoundError as error:
+        hint = "was not found on the hub (or is private: `hf auth login`); correct model.name"
+        raise UserError(f"model.name: {name} {hint}") from error
+    except (errors.HTTPError, errors.LocalEntryNotFoundError, ConnectionError) as error:
+        raise UserError(
+            f"model.name: {name} can't be fetched: no network. Download it where there is one (`hf download {name}`) "
+            "and set model.name to that folder"
+        ) from error
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise UserError(f"model.name: {name} {_loading(error)}") from error
 
 
-def _line(name: str, revision: str | None, error: BaseException) -> str | None:
-    chain: list[BaseException] = []
-    link: BaseException | None = error
-    while link is not None and len(chain) < 10:
-        chain.append(link)
-        link = link.__cause__ or link.__context__
-    kinds = {cls.__name__ for link in chain for cls in type(link).__mro__}
-    said = " ".join(str(error).split())
-    if "GatedRepoError" in kinds:
-        return "is gated: accept its terms on its page, then `hf auth login` or set HF_TOKEN"
-    if "RevisionNotFoundError" in kinds:
-        return f"has no revision {revision}; correct model.revision"
-    if "RepositoryNotFoundError" in kinds:
-        return "was not found on the hub (or is private: `hf auth login`); correct model.name"
-    if kinds & {"ConnectionError", "ConnectError", "OfflineModeIsEnabled", "LocalEntryNotFoundError", "Timeout",
-                "TimeoutException", "TransportError", "ProxyError"}:
-        return (
-            f"can't be fetched: no network. Download it where there is one (`hf download {name}`) and set model.name "
-            "to that folder"
-        )
-    if "custom code" in said:
+def _loading(error: Exception) -> str:
+    """What transformers found wrong; it has no classes of its own for these, so its words tell them apart."""
+    text = " ".join(str(error).split())
+    if "custom code" in text:
         return (
             "needs the code in its repository: read it, then set model.trust_remote_code to true and model.revision "
             "to the full commit that you read"
         )
-    if "does not recognize this architecture" in said:
-        kind = re.search(r"model type `([^`]*)`", said)
+    if "does not recognize this architecture" in text:
+        kind = re.search(r"model type `([^`]*)`", text)
         return f"is of an architecture{f' ({kind[1]})' if kind else ''} that the installed transformers does not know"
-    if "does not support an attention implementation" in said:
+    if "does not support an attention implementation" in text:
         return "has no such attention; set model.attn_implementation to eager"
-    if isinstance(error, OSError | ValueError | ImportError | KeyError):
-        return f"can't be loaded: {said[:400]}"
-    return None
+    return f"can't be loaded: {text[:400]}"

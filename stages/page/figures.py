@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stages.metrics.definitions import MODELS
+from stages.metrics.definitions import BASELINE, MODELS
 from stages.page import reference_results
-from stages.page.comparison import Comparison
+from stages.page.comparison import COMPARED, Comparison
 from stages.page.formats import fixed, percent, span
 from stages.page.i18n import Sentence
 from stages.page.inputs import Columns, Run, known
@@ -121,9 +121,10 @@ def _comparable(run: Run) -> bool:
 def _rouge(run: Run, comparison: Comparison) -> Figure:
     metrics = {"rouge-1": "ROUGE-1", "rouge-2": "ROUGE-2", "rouge-l": "ROUGE-L"}
     traces = []
-    for model in MODELS:
+    for model in COMPARED:
         values = [comparison.values[model][metric] for metric in metrics]
-        traces.append(_bar(model, f"model.{model}", list(metrics.values()), values, group=model))
+        color = "muted" if model == BASELINE else model
+        traces.append(_bar(color, f"model.{model}", list(metrics.values()), values, group=model))
     for model in ("base", "sft") if _comparable(run) else ():
         numbers = [reference_results.METRICS[model][metric] for metric in metrics]
         # one entry in the legend stands for both

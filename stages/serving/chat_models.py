@@ -1,4 +1,4 @@
-"""The stacks that take part in a chat: question → answer, piece by piece.
+"""The models that take part in a chat: question → answer, piece by piece.
 
 Answers come from the same code as those of `predict`: with no history and the same key, they are the same.
 """
@@ -12,7 +12,7 @@ from stages.generation.generate import Decoding, eos_ids, generate
 from stages.models import stack
 from stages.models.base_model import Base
 from stages.serving.interrupts import postponed
-from stages.serving.streaming import Pieces, Streaming
+from stages.serving.streaming import AnswerStreamer, Streaming
 from stages.text import encoding
 from stages.text.records import History
 
@@ -21,33 +21,33 @@ class Reply(NamedTuple):
     text: str
     ended: bool
     """Whether the model ended it, and not the limit."""
-    dropped_rounds: int
-    """The oldest rounds that no longer fitted into the prompt."""
+    dropped_turns: int
+    """The oldest turns that no longer fitted into the prompt."""
     cut_tokens: int
     """The end of the question that did not fit."""
 
 
-class Speakers:
+class ChatModels:
     """One base in memory, and any number of stacks on it that answer by name. After a `with` block, it is as before."""
 
-    def __init__(self, origin: Base, device: Any, merge_adapters: bool) -> None:
-        self._tokenizer = origin.tokenizer()
-        self._model = origin.causal_lm(device)
+    def __init__(self, base: Base, device: Any, merge_adapters: bool) -> None:
+        self._tokenizer = base.tokenizer()
+        self._model = base.causal_lm(device)
         self._merge_adapters = merge_adapters
         self._stacks: dict[str, list[str]] = {}
         self._loaded: set[str] = set()
         self._scope = ExitStack()
         self._active: str | None = None
 
-    def __enter__(self) -> "Speakers":
+    def __enter__(self) -> "ChatModels":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._leave()
+        self._deactivate()
 
     def add(self, name: str, folders: Sequence[Path]) -> None:
         """Let the stack of these adapters, as `stack.resolve` gave them, answer to `name`."""
-        self._leave()
+        self._deactivate()
         adapters = {stack.lineage(folder).adapter: folder for folder in folders}
         missing = [adapter for adapter in adapters if adapter not in self._loaded]
         with postponed():  # an adapter that is loaded by half would stand in the way of the next try
@@ -67,7 +67,7 @@ class Speakers:
         max_new_tokens: int,
         show: Callable[[str], None] = lambda piece: None,
     ) -> Reply:
-        """The answer of the stack `name`; `show` gets its text in pieces while it is generated.
+        """The answer of the model `name`; `show` gets its text in pieces while it is generated.
 
         Args:
             key: what seeds its randomness.
@@ -77,9 +77,8 @@ class Speakers:
         """
         prompt = encoding.encode_prompt(self._tokenizer, history, question, max_source_length, "predict")
         self._activate(name)
-        pieces = Pieces(self._tokenizer, show)
         [(_, answer)] = generate(
-            Streaming(self._model, pieces),
+            Streaming(self._model, AnswerStreamer(self._tokenizer, show)),
             [prompt.ids],
             [key],
             decoding,
@@ -88,13 +87,13 @@ class Speakers:
             eos_ids(self._model, self._tokenizer),
             self._tokenizer.pad_token_id,
         )
-        text = pieces.finish(answer.ids)
-        return Reply(text, answer.ended, prompt.dropped_rounds, prompt.cut_tokens)
+        text = encoding.displayed(self._tokenizer, self._tokenizer.decode(answer.ids, skip_special_tokens=True))
+        return Reply(text, answer.ended, prompt.dropped_turns, prompt.cut_tokens)
 
     def _activate(self, name: str) -> None:
         if name == self._active:
             return
-        self._leave()
+        self._deactivate()
         with postponed():  # weights that are merged by half would belong to no stack
             if self._loaded:  # else there is nothing but the base, which knows no adapters
                 adapters = self._stacks[name]
@@ -103,7 +102,7 @@ class Speakers:
                 self._scope.enter_context(stack.merged(self._model, only_if=self._merge_adapters and bool(adapters)))
             self._active = name
 
-    def _leave(self) -> None:
+    def _deactivate(self) -> None:
         with postponed():
             self._scope.close()
             self._active = None

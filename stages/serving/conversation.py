@@ -1,4 +1,4 @@
-"""A conversation: the rounds so far, and what each stack takes to have been said."""
+"""A conversation: the turns so far, and how each model remembers them."""
 
 from dataclasses import dataclass
 
@@ -6,21 +6,22 @@ from stages.text.records import History
 
 
 @dataclass(frozen=True)
-class Round:
+class Turn:
     question: str
     answers: dict[str, str]
-    """By the name of the stack."""
+    """By the name of the model."""
 
 
 class Conversation:
-    """The rounds so far. Each stack goes on from its own answers, and from another's where it gave none."""
+    """The turns so far. Each model goes on from its own answers, and from another's where it gave none."""
 
     def __init__(self) -> None:
-        self.rounds: list[Round] = []
+        self.turns: list[Turn] = []
 
     def add(self, question: str, answers: dict[str, str]) -> None:
+        """Append a turn; one without any answer is forgotten."""
         if answers:
-            self.rounds.append(Round(question, answers))
+            self.turns.append(Turn(question, answers))
 
     def history(self, name: str) -> History:
-        return [[r.question, r.answers.get(name, next(iter(r.answers.values())))] for r in self.rounds]
+        return [[turn.question, turn.answers.get(name, next(iter(turn.answers.values())))] for turn in self.turns]

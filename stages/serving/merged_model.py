@@ -12,7 +12,7 @@ from stages.models.base_model import Base
 from stages.text import encoding
 
 
-def write(origin: Base, folders: Sequence[Path], decoding: Decoding, max_new_tokens: int, to: Path) -> None:
+def write(base: Base, folders: Sequence[Path], decoding: Decoding, max_new_tokens: int, to: Path) -> None:
     """Fill the empty folder `to` with the model.
 
     A base that is trained on in 8 or 4 bits is merged in its full precision: there is no adding to quantized weights
@@ -21,14 +21,14 @@ def write(origin: Base, folders: Sequence[Path], decoding: Decoding, max_new_tok
     Args:
         folders: the adapters, as `stack.resolve` gave them.
     """
-    origin = replace(origin, model=origin.model.replace(quantization="none"))
-    tokenizer = origin.tokenizer()
-    model = stack.load(origin.causal_lm(), folders)
+    base = replace(base, model=base.model.replace(quantization="none"))
+    tokenizer = base.tokenizer()
+    model = stack.load(base.causal_lm(), folders)
     with stack.merged(model):  # the weights that `predict` measured, bit for bit
         plain = model.unload() if folders else model
         plain.generation_config = generation_config(decoding, max_new_tokens, eos_ids(plain, tokenizer), tokenizer)
         plain.save_pretrained(to)
-    settle_template(tokenizer)
+    pin_chat_template(tokenizer)
     tokenizer.save_pretrained(to)
     for file in to.glob("*.safetensors"):  # safetensors lets only the owner read it, and a server may be another user
         shutil.copymode(to / "config.json", file)
@@ -50,8 +50,8 @@ def generation_config(decoding: Decoding, max_new_tokens: int, eos: Sequence[int
     )
 
 
-def settle_template(tokenizer: Any) -> None:
-    """Make the tokenizer's own template write what `chat_format` wrote in training, whoever calls it."""
+def pin_chat_template(tokenizer: Any) -> None:
+    """Make the tokenizer's own template write what `encoding` wrote in training, whoever calls it."""
     if getattr(tokenizer, "renders_messages_safely", False):  # a native tokenizer, its format is in its code
         return
     template = tokenizer.chat_template or encoding.PLAIN_TEMPLATE

@@ -1,11 +1,13 @@
 """What an exported model says about itself: a README.md with the metadata that the Hugging Face hub reads.
 
-It tells what is known and leaves out the rest: scores are those of these very weights or none.
+The text stands in `model_card.md.jinja`. The card tells what is known and leaves out the rest: scores are those of
+these very weights or none.
 """
 
+import csv
 import json
+import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,21 +15,10 @@ import yaml
 
 from stages.models.base_model import TINY, Base
 from stages.models.stack import Lineage
-from stages.serving.stack_names import Name
+from stages.serving.model_names import Name
 
 CHATGLM = "chatglm"
-LABELS = {
-    "rouge-1": "ROUGE-1",
-    "rouge-2": "ROUGE-2",
-    "rouge-l": "ROUGE-L",
-    "bleu-4": "BLEU-4",
-    "distinct-2": "Distinct-2",
-    "response_length": "length, characters",
-    "response_tokens": "length, tokens",
-    "eos_rate": "ended by itself, share",
-    "reward": "reward",
-}
-HUB_TYPES = {"rouge-1": "rouge", "rouge-2": "rouge", "rouge-l": "rouge", "bleu-4": "bleu"}
+TEMPLATE = "model_card.md.jinja"
 SECTIONS = {
     Name.base: ("seed", "model", "data", "base", "predict"),
     Name.sft: ("seed", "model", "data", "base", "sft", "predict"),
@@ -46,6 +37,7 @@ class Source(NamedTuple):
 
     about: str
     rights: str
+    language: str | None = "zh"
     free: bool = False
     """Whether a model trained on it can go under Apache-2.0."""
 
@@ -69,232 +61,141 @@ SOURCES = {
     ),
     "oaast_rm_zh.json": Source("OpenAssistant's ranked answers in Chinese", "Apache-2.0", free=True),
 }
-UNKNOWN = Source("a data set that this export knows nothing about", "unknown: state it here before you share the model")
+UNKNOWN = Source(
+    "a data set that this export knows nothing about",
+    "unknown: state it here before you share the model",
+    language=None,
+)
 
 
-@dataclass(frozen=True)
-class Scores:
-    """The means of `reports/metrics/<name>.json` and the reward, each with its 95 % interval."""
+class Score(NamedTuple):
+    """One metric's mean over the test questions, with its 95 % interval if there is one."""
 
-    values: dict[str, float]
-    intervals: dict[str, dict[str, float]]
-    samples: int
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
 
 
-def measured(metrics: Path, name: Name, origin: Base, adapters: Sequence[Lineage]) -> Scores | None:
-    """The scores of this stack; None where there are none, or only those of other weights."""
-    if not (metrics / "lineage.json").is_file() or not (metrics / f"{name}.json").is_file():
+class Scores(NamedTuple):
+    rows: list[Score]
+    questions: int
+
+
+def measured(table: Path, evaluation: Path, name: Name, base: Base, adapters: Sequence[Lineage]) -> Scores | None:
+    """The scores of this model; None where there are none, or only those of other weights.
+
+    Args:
+        table: the report's CSV file `model,metric,value,low,high`.
+        evaluation: the folder of what `evaluate` measured, whose lineage says which weights these were.
+    """
+    lineage, numbers = evaluation / "lineage.json", evaluation / f"{name}.jsonl"
+    if not (table.is_file() and lineage.is_file() and numbers.is_file()):
         return None
-    scored = _read(metrics / "lineage.json")
-    if scored["base"]["identity"] != origin.identity:
+    weights = json.loads(lineage.read_text(encoding="utf-8"))
+    if weights["base"]["identity"] != base.identity:
         return None
-    if any(scored.get(each.adapter, {}).get("sha256") != each.sha256 for each in adapters):
+    if any(weights.get(adapter.adapter, {}).get("sha256") != adapter.sha256 for adapter in adapters):
         return None
-    own, reward = _read(metrics / f"{name}.json"), _read(metrics / "reward.json")
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["model"] == name]
+    number = {cell: float(cell) for row in rows for cell in (row["value"], row["low"], row["high"]) if cell}
     return Scores(
-        {key: own[key] for key in LABELS if key in own} | {"reward": reward[name]},
-        own["ci95"] | {"reward": reward["ci95"][name]},
-        own["samples"],
+        [Score(r["metric"], number[r["value"]], number.get(r["low"]), number.get(r["high"])) for r in rows],
+        numbers.read_text(encoding="utf-8").count("\n"),
     )
 
 
 def text(
     name: Name,
-    origin: Base,
+    base: Base,
     adapters: Sequence[Lineage],
     parameters: Mapping[str, Any],
     scores: Scores | None,
     model_type: str,
-    to: str,
+    folder: str,
 ) -> str:
     """The whole card.
 
     Args:
         parameters: params.yaml.
-        model_type: as config.json says.
-        to: what the folder is called.
+        model_type: as config.json names it.
+        folder: what the folder is called.
     """
-    native = model_type == CHATGLM
+    from huggingface_hub import ModelCard
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     data = parameters["data"]
-    dialogues = _source(data["dialogues"])
-    sources = {"dialogues": (data["dialogues"], dialogues)}
+    sources = {"dialogues": (data["dialogues"], _source(data["dialogues"]))}
     if name is Name.ppo:
         sources["preferences"] = (data["preferences"], _source(data["preferences"]))
-    free = origin.model.name == TINY and all(source.free for _, source in sources.values())
-    metadata = yaml.safe_dump(_metadata(name, origin, data, scores, free), allow_unicode=True, sort_keys=False)
-    parts = [
-        f"---\n{metadata}---",
-        f"# COVID doctor: {name}",
-        f"{STORIES[name]} It answers questions of patients in Chinese, for research on RLHF.",
-        NOTICE,
-        _made_of(origin, adapters),
-        "## Data\n\n" + "\n".join(f"- **{kind}** (`{path}`): {s.about}." for kind, (path, s) in sources.items()),
-        _score_part(scores, data["dialogues"]),
-        "## Parameters\n\nAs `params.yaml` stood at the export.\n\n```yaml\n"
-        + yaml.safe_dump({key: parameters[key] for key in SECTIONS[name] if _counts(key, origin)}, sort_keys=False)
-        + "```",
-        _licence_part(origin, sources, native),
-        INTENDED,
-        _limits(origin, native),
-        _chatglm_use(to) if native else _use(to),
-    ]
-    return "\n\n".join(parts) + "\n"
+    shown = [section for section in SECTIONS[name] if section != "base" or base.model.name == TINY]
 
-
-NOTICE = """\
-> **It gives no medical advice.** Its answers can be wrong and dangerous, and no doctor has checked them. Do not act on
-> them; ask a doctor.
->
-> **本模型不提供医疗建议。** 回答可能有误甚至有害，请勿据此行事；身体不适请就医。"""
-
-INTENDED = """\
-## Intended use
-
-Studying how SFT and PPO change a model's answers, and comparing training recipes. Not for: diagnosis, triage, advice
-on drugs or doses, any service for patients, or anything else where somebody may act on an answer."""
-
-
-def _limits(origin: Base, native: bool) -> str:
-    lines = [
-        "ROUGE and BLEU compare words with one doctor's answer. They say nothing about whether an answer is right.",
-        "The reward model is a learned proxy; PPO also learns its faults, a liking for long answers among them.",
-        "Drugs, doses, hospitals and rules in an answer may be invented, or as old as the data.",
-        "It knows Chinese text of the kind it was trained on, and no other language or task.",
-    ]
-    if origin.model.name == TINY:
-        lines.append("The base is a tiny network made to show the pipeline: it has no knowledge of medicine at all.")
-    if not native:
-        lines.append(
-            "Plain `transformers` and most servers read a special token that a user types (`<|im_start|>` …) as one. "
-            "`python -m stages.chat` of the project keeps it as text; a service must filter it."
-        )
-    if origin.model.quantization != "none":
-        lines.append(
-            f"It was trained and measured on the base quantized to {origin.model.quantization}, and is merged in "
-            "full precision here: its answers are not quite those that were measured."
-        )
-    return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)
-
-
-def _made_of(origin: Base, adapters: Sequence[Lineage]) -> str:
-    rows = [f"| base | `{origin.identity}` |", *(f"| {each.adapter} adapter | `{each.sha256}` |" for each in adapters)]
-    return (
-        "## What it is made of\n\n| part | identity |\n|---|---|\n"
-        + "\n".join(rows)
-        + f"\n\nWeights in {origin.model.dtype}."
+    # The card is Markdown, where HTML escapes would show as such; so what comes from outside stands in code spans or
+    # is quoted for the language around it, and can't open a span, a line or an HTML tag of its own.
+    jinja = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
-
-
-def _score_part(scores: Scores | None, dialogues: str) -> str:
-    if scores is None:
-        return "## Metrics\n\nNone: these weights were not measured, or the metrics at hand are of other weights."
-    rows = [
-        f"| {LABELS[key]} | {value:.2f} | {scores.intervals[key]['low']:.2f} … {scores.intervals[key]['high']:.2f} |"
-        for key, value in scores.values.items()
-    ]
-    return (
-        f"## Metrics\n\nOn the {scores.samples} questions of the test split of `{dialogues}`, decoded as "
-        "`generation_config.json` says; with 95 % intervals (bootstrap, for distinct-2 jackknife). Text scores run "
-        "from 0 to 100, the reward has no scale."
-        "\n\n| metric | mean | 95 % interval |\n|---|---:|---:|\n" + "\n".join(rows)
+    jinja.filters |= {"code": _code, "shell": shlex.quote, "python": json.dumps}
+    body = jinja.get_template(TEMPLATE).render(
+        name=name,
+        story=STORIES[name],
+        base=base,
+        adapters=adapters,
+        sources=sources,
+        scores=scores,
+        parameters=yaml.safe_dump(
+            {section: parameters[section] for section in shown}, sort_keys=False, width=10**6, allow_unicode=True
+        ),
+        chatglm=model_type == CHATGLM,
+        folder=folder,
+        request=json.dumps(
+            {"model": f"./{folder}", "temperature": 0, "messages": [{"role": "user", "content": "我发烧三天了"}]},
+            ensure_ascii=False,
+        ),
     )
+    metadata = _metadata(name, base, [source for _, source in sources.values()], data["dialogues"], scores)
+    return str(ModelCard(f"---\n{metadata.to_yaml()}\n---\n\n{body}"))
 
 
-def _licence_part(origin: Base, sources: Mapping[str, tuple[str, Source]], native: bool) -> str:
-    name = origin.model.name
-    if name == TINY:
-        base = "trained from scratch by this project on the dialogues"
-    elif native:
-        base = (
-            "ChatGLM-6B's weights have a licence of their own "
-            "(https://github.com/THUDM/ChatGLM-6B/blob/main/MODEL_LICENSE); it goes on to hold for this model"
-        )
-    elif origin.identity.startswith("hub:"):
-        base = f"`{name}`: its licence stands at https://huggingface.co/{name} and goes on to hold for this model"
+def _metadata(name: Name, base: Base, sources: Sequence[Source], dialogues: str, scores: Scores | None) -> Any:
+    from huggingface_hub import EvalResult, ModelCardData
+
+    more: dict[str, Any] = {}
+    if base.model.name == TINY and all(source.free for source in sources):
+        more["license"] = "apache-2.0"
     else:
-        base = f"a local folder, `{name}`: its licence goes on to hold for this model"
-    lines = [f"- **base**: {base}.", *(f"- **{kind}**: {source.rights}." for kind, (_, source) in sources.items())]
-    return "## Licence notes\n\nThe code of the project is under Apache-2.0. For the weights:\n\n" + "\n".join(lines)
-
-
-def _use(to: str) -> str:
-    return f"""\
-## Use
-
-```python
-from transformers import pipeline
-
-doctor = pipeline("text-generation", model="{to}")
-messages = [{{"role": "user", "content": "医生您好，我发烧三天了"}}]
-print(doctor(messages)[0]["generated_text"][-1]["content"])
-```
-
-`generation_config.json` holds the decoding settings of the evaluation; `do_sample=False` gives the greedy answer.
-
-As a service with the OpenAI API, either of:
-
-    transformers serve ./{to}    # pip install "transformers[serving]"
-    vllm serve ./{to}            # pip install vllm
-
-    curl http://localhost:8000/v1/chat/completions -H 'Content-Type: application/json' \\
-      -d '{{"model": "./{to}", "temperature": 0, "messages": [{{"role": "user", "content": "我发烧三天了"}}]}}'
-
-`"temperature": 0` asks for the greedy answer; without it the server samples as `generation_config.json` says. The
-project has compared the answers of `transformers serve` with its own on its built-in model; it has not run vLLM.
-Whoever serves the model must show the notice above to the users."""
-
-
-def _chatglm_use(to: str) -> str:
-    return f"""\
-## Use
-
-The first ChatGLM is not part of transformers, which can't load this folder alone. A checkout of covid-doctor brings
-it, without code from the hub; in its folder:
-
-```python
-from stages.models import chatglm
-
-chatglm.register()  # lets transformers load `model_type: chatglm`
-from transformers import pipeline
-
-doctor = pipeline("text-generation", model="{to}")
-messages = [{{"role": "user", "content": "医生您好，我发烧三天了"}}]
-print(doctor(messages)[0]["generated_text"][-1]["content"])
-```
-
-`generation_config.json` holds the decoding settings of the evaluation; `do_sample=False` gives the greedy answer.
-
-As a service: `vllm serve` and `transformers serve` do not know this architecture (what vLLM calls ChatGLM is the second
-generation). A server of your own must call `stages.models.chatglm.register()` and show the notice above."""
-
-
-def _metadata(name: Name, origin: Base, data: Mapping[str, Any], scores: Scores | None, free: bool) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"language": ["zh"], "library_name": "transformers", "pipeline_tag": "text-generation"}
-    if free:
-        metadata["license"] = "apache-2.0"
-    else:
-        metadata |= {"license": "other", "license_name": "see-licence-notes", "license_link": "README.md"}
-    metadata["tags"] = ["covid-doctor", "medical", "research", *(["rlhf", "ppo"] if name is Name.ppo else [])]
-    if origin.identity.startswith("hub:"):
-        metadata |= {"base_model": origin.model.name, "base_model_relation": "finetune"}
+        more |= {"license": "other", "license_name": "see-licence-notes", "license_link": "README.md"}
+    if sources[0].language:
+        more["language"] = [sources[0].language]
+    if base.identity.startswith("hub:"):
+        more |= {"base_model": base.model.name, "base_model_relation": "finetune"}
     if scores is not None:
-        kind = Path(data["dialogues"]).name
-        metadata["model-index"] = [
-            {
-                "name": f"covid-doctor-{name}",
-                "results": [
-                    {
-                        "task": {"type": "text-generation"},
-                        "dataset": {"name": f"{kind}, test split", "type": kind, "split": "test"},
-                        "metrics": [
-                            {"type": HUB_TYPES.get(key, key), "name": LABELS[key], "value": value}
-                            for key, value in scores.values.items()
-                        ],
-                    }
-                ],
-            }
+        kind = Path(dialogues).name
+        more["model_name"] = f"covid-doctor-{name}"
+        more["eval_results"] = [
+            EvalResult(
+                task_type="text-generation",
+                dataset_type=kind,
+                dataset_name=f"{kind}, test split",
+                dataset_split="test",
+                metric_type=row.metric.split("-")[0] if row.metric.startswith(("rouge-", "bleu-")) else row.metric,
+                metric_name=row.metric,
+                metric_value=row.value,
+            )
+            for row in scores.rows
         ]
-    return metadata
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-generation",
+        tags=["covid-doctor", "medical", "research", *(["rlhf", "ppo"] if name is Name.ppo else [])],
+        **more,
+    )
 
 
 def _source(path: str) -> Source:
@@ -302,10 +203,6 @@ def _source(path: str) -> Source:
     return SOURCES.get(where.name) or SOURCES.get(where.parent.name) or UNKNOWN
 
 
-def _counts(section: str, origin: Base) -> bool:
-    return section != "base" or origin.model.name == TINY
-
-
-def _read(path: Path) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return document
+def _code(value: str) -> str:
+    """A Markdown code span of one line."""
+    return "`" + " ".join(str(value).split()).replace("`", "'") + "`"

@@ -1,6 +1,6 @@
 """Dialogue → token ids, through the tokenizer's chat template, within a length.
 
-What is cut when a text is too long, in this order: the OLDEST rounds of the history; then the end of the current
+What is cut when a text is too long, in this order: the OLDEST turns of the history; then the end of the current
 question; the answer is cut at its own limit, from its end. The current question always survives, and no sample is
 dropped. A cut never leaves a part of a character.
 
@@ -43,12 +43,12 @@ class Encoded(NamedTuple):
     """Token ids of one text and how much of it had to go."""
 
     ids: list[int]
-    dropped_rounds: int = 0
+    dropped_turns: int = 0
     cut_tokens: int = 0
 
 
 def encode_prompt(tokenizer: Any, history: History, instruction: str, max_length: int, section: str) -> Encoded:
-    """Ids of the rounds and the question, up to and including the words that open the answer.
+    """Ids of the turns and the question, up to and including the words that open the answer.
 
     Args:
         tokenizer: with a chat template; `PLAIN_TEMPLATE` serves where it has none.
@@ -61,16 +61,16 @@ def encode_prompt(tokenizer: Any, history: History, instruction: str, max_length
     for dropped in range(len(history) + 1):
         ids = _template_ids(tokenizer, history[dropped:], instruction)
         if len(ids) <= max_length:
-            return Encoded(ids, dropped_rounds=dropped)
+            return Encoded(ids, dropped_turns=dropped)
     # The question alone is too long: cut its end and keep the template around it whole. Token boundaries may shift
     # when the shorter text is tokenized again, hence the loop.
     question = _text_ids(tokenizer, instruction)
     keep = len(question) - (len(ids) - max_length)
-    while kept := _whole_characters(tokenizer, question[: max(0, keep)]):
-        cut = _template_ids(tokenizer, [], tokenizer.decode(kept, clean_up_tokenization_spaces=False))
+    while whole := _whole_characters(tokenizer, question[: max(0, keep)]):
+        cut = _template_ids(tokenizer, [], tokenizer.decode(whole, clean_up_tokenization_spaces=False))
         if len(cut) <= max_length:
-            return Encoded(cut, dropped_rounds=len(history), cut_tokens=len(question) - len(kept))
-        keep = len(kept) - max(1, len(cut) - max_length)
+            return Encoded(cut, dropped_turns=len(history), cut_tokens=len(question) - len(whole))
+        keep = len(whole) - max(1, len(cut) - max_length)
     raise UserError(
         f"params.yaml: {section}.max_source_length: a maximum of {max_length} tokens has no room for the chat template "
         "and a word of the question"
@@ -80,8 +80,23 @@ def encode_prompt(tokenizer: Any, history: History, instruction: str, max_length
 def encode_answer(tokenizer: Any, answer: str, max_length: int) -> Encoded:
     """Ids of the answer, closed by EOS, at most `max_length` in all; the end of a longer one is cut."""
     ids = _text_ids(tokenizer, answer)
-    kept = ids if len(ids) < max_length else _whole_characters(tokenizer, ids[: max_length - 1])
-    return Encoded([*kept, tokenizer.eos_token_id], cut_tokens=len(ids) - len(kept))
+    fitting = ids if len(ids) < max_length else _whole_characters(tokenizer, ids[: max_length - 1])
+    return Encoded([*fitting, tokenizer.eos_token_id], cut_tokens=len(ids) - len(fitting))
+
+
+def normalize(tokenizer: Any, text: str) -> str:
+    """The text as a model that reads and writes through this tokenizer could write it: decode(encode(text)), stripped.
+
+    ChatGLM's tokenizer makes full-width letters and punctuation half-width. Compare an answer with its reference in
+    this form: otherwise even a perfect answer scores below 100.
+    """
+    return str(tokenizer.decode(_text_ids(tokenizer, text), skip_special_tokens=True)).strip()
+
+
+def displayed(tokenizer: Any, answer: str) -> str:
+    """A decoded answer as people should see it: stripped, and tidied up by a tokenizer that knows how to."""
+    tidy = getattr(tokenizer, "clean_up_response", None)  # a native tokenizer has it
+    return str(tidy(answer)) if tidy else answer.strip()
 
 
 def _template_ids(tokenizer: Any, history: Sequence[Sequence[str]], instruction: str) -> list[int]:

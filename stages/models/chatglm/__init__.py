@@ -5,25 +5,21 @@ with these classes and without any code from the hub.
 """
 
 
-def register_config() -> None:
-    """Make `AutoConfig` know ChatGLM. Every other `Auto…` class reads the configuration first, and that registers the
-    rest: model code must not be imported while transformers' own modules still are."""
-    from transformers.models.auto.configuration_auto import AutoConfig
-
-    from stages.models.chatglm.configuration import ChatGLMConfig
-
-    AutoConfig.register(ChatGLMConfig.model_type, ChatGLMConfig, exist_ok=True)
-
-
 def register() -> None:
     """Make all `Auto…` classes know ChatGLM. Imports only when called; may be called again."""
-    from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import (
+        AutoConfig,
+        AutoModel,
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+    )
 
     from stages.models.chatglm.configuration import ChatGLMConfig
     from stages.models.chatglm.modeling import ChatGLMForCausalLM, ChatGLMForSequenceClassification, ChatGLMModel
     from stages.models.chatglm.tokenization import ChatGLMTokenizer
 
-    register_config()
+    AutoConfig.register(ChatGLMConfig.model_type, ChatGLMConfig, exist_ok=True)
     AutoModel.register(ChatGLMConfig, ChatGLMModel, exist_ok=True)
     AutoModelForCausalLM.register(ChatGLMConfig, ChatGLMForCausalLM, exist_ok=True)
     AutoModelForSequenceClassification.register(ChatGLMConfig, ChatGLMForSequenceClassification, exist_ok=True)

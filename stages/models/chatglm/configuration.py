@@ -5,8 +5,6 @@ from typing import Any
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
-from stages.models.chatglm import register
-
 SECOND_GENERATION_KEYS = ("padded_vocab_size", "ffn_hidden_size", "multi_query_attention", "kv_channels")
 """ChatGLM2 and ChatGLM3 also call themselves `model_type: chatglm`; these keys of theirs give them away."""
 
@@ -70,4 +68,3 @@ class ChatGLMConfig(PreTrainedConfig):
         for dead in ("prefix_projection", "auto_map"):  # the latter names remote code, which a saved copy must not
             kwargs.pop(dead, None)
         super().__post_init__(**kwargs)
-        register()  # whoever loads a tokenizer or a model has its configuration first

@@ -22,7 +22,16 @@ from transformers.utils.generic import merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from stages.models.chatglm.configuration import ChatGLMConfig
-from stages.models.chatglm.positions import Ending, additive, ending, hold_position, next_positions, prompt_positions, real_tokens, visible
+from stages.models.chatglm.positions import (
+    Ending,
+    additive,
+    ending,
+    hold_position,
+    next_positions,
+    prompt_positions,
+    real_tokens,
+    visible,
+)
 
 RESIDUAL_SCALE = math.sqrt(2 * 28)
 """28 whatever the number of layers: the original never passes the layer count to its blocks."""
@@ -200,7 +209,9 @@ class ChatGLMPreTrainedModel(PreTrainedModel):
             OSError: the weights are pickled, as in the original repository; the message has the command to convert.
         """
         folder = Path(str(pretrained_model_name_or_path))
-        mend = "run `python -m stages.models.chatglm.convert FOLDER NEW_FOLDER` on its folder once, and load the new one"
+        mend = (
+            "run `python -m stages.models.chatglm.convert FOLDER NEW_FOLDER` on its folder once, and load the new one"
+        )
         if folder.is_dir() and list(folder.glob("*.bin")) and not list(folder.glob("*.safetensors")):
             raise OSError(f"{folder}: its weights are pickled (.bin), which is not loaded; {mend}")
         try:

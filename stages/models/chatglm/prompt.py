@@ -8,8 +8,13 @@ Two formats are in use, told apart by the number of the first round:
     `[Round 1]\\n\\n问：…\\n\\n答：…\\n\\n[Round 2]\\n\\n问：…\\n\\n答：`, with or without history.
 """
 
+import re
 from collections.abc import Sequence
 from typing import Any
+
+_CJK = "[\u4e00-\u9fff]"
+_HALF_WIDTH = re.compile(f"(?<={_CJK})[,!:;?]|[,!:;?](?={_CJK})")
+_FULL_WIDTH = str.maketrans(",!:;?", "，！：；？")
 
 
 def render(history: Sequence[tuple[str, str]], query: str, round_start: int) -> str:
@@ -32,6 +37,16 @@ def render(history: Sequence[tuple[str, str]], query: str, round_start: int) -> 
         for number, (question, answer) in enumerate(history, start=round_start)
     ]
     return "".join(rounds) + f"[Round {len(history) + round_start}]{gap}问：{query}{gap}答："
+
+
+def clean_up_response(response: str) -> str:
+    """An answer as ChatGLM-6B's own `chat()` shows it.
+
+    Its tokenizer makes full-width punctuation half-width: beside a Chinese character it becomes full-width again. The
+    placeholder for the date of its training becomes the year.
+    """
+    response = response.strip().replace("[[训练时间]]", "2023年")
+    return _HALF_WIDTH.sub(lambda mark: mark[0].translate(_FULL_WIDTH), response)
 
 
 def check_round_start(round_start: int) -> None:

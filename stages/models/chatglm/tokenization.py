@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import BatchEncoding, PreTrainedTokenizer
 
-from stages.models.chatglm.prompt import check_round_start, render, split_messages
+from stages.models.chatglm.prompt import check_round_start, clean_up_response, render, split_messages
 
 MOST_BLANKS = 80
 """The longest run of spaces with a piece of its own."""
@@ -150,6 +150,10 @@ class ChatGLMTokenizer(PreTrainedTokenizer):
         dropped = {self.pad_token_id} | (set(self.all_special_ids) if skip_special_tokens else set())
         kept = [index for index in ids if index not in dropped and 0 <= index < self.vocab_size]
         return decode_whitespace(self.sp_model.decode(kept))
+
+    def clean_up_response(self, response: str) -> str:
+        """See `prompt.clean_up_response`."""
+        return clean_up_response(response)
 
     # --- layouts ---
 

@@ -1,4 +1,4 @@
-"""The names that people call the stacks by, and the adapter folders behind each."""
+"""The names that people call the models by, and the adapter folders behind each."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -13,11 +13,11 @@ class Name(StrEnum):
     ppo = "ppo"
 
 
-def resolve(name: Name, origin: Base, sft: Path, ppo: Path) -> list[Path]:
-    """The adapter folders of the stack `name`, lowest first, as its top adapter recorded them.
+def resolve(name: Name, base: Base, sft: Path, ppo: Path) -> list[Path]:
+    """The adapter folders of the model `name`, lowest first, as its top adapter recorded them.
 
     Raises:
         UserError: they do not fit the base or each other, see `stack.resolve`.
     """
     candidates = {Name.base: [], Name.sft: [sft], Name.ppo: [sft, ppo]}
-    return stack.resolve(origin, candidates[name])
+    return stack.resolve(base, candidates[name])
