@@ -6,6 +6,9 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
 from stages.metrics.definitions import METRICS, MODELS
 from stages.page.inputs import CURVES, Column, Columns
 from stages.page.lock import Lock
@@ -57,7 +60,7 @@ class Unfinished(Exception):
     """A revision whose files are not those of one finished run; the message says why."""
 
 
-def read(name: str, model: str, read_text: ReadText, parse_yaml: Callable[[str], Any], reports: str) -> Run:
+def read(name: str, model: str, read_text: ReadText, reports: str) -> Run:
     """Read the stack `model` of a revision.
 
     Raises:
@@ -67,10 +70,9 @@ def read(name: str, model: str, read_text: ReadText, parse_yaml: Callable[[str],
     """
     if model not in MODELS:
         raise UserError(f"{name}: there is no stack `{model}`, only {', '.join(MODELS)}")
-    lock, params = Lock(parse_yaml(read_text(LOCK)) or {}), parse_yaml(read_text(PARAMS))
+    lock, params = Lock(_yaml(read_text(LOCK), f"{name}: {LOCK}")), _yaml(read_text(PARAMS), f"{name}: {PARAMS}")
     answers, scores = f"{reports}/answers/{model}.jsonl", f"{reports}/evaluation/{model}.jsonl"
-    judge = lock.maker(f"{reports}/rm/metrics.json")
-    makers = [lock.maker(answers), judge, lock.maker(scores)]
+    makers = [lock.maker(answers), lock.maker(f"{reports}/rm"), lock.maker(scores)]
     if None in makers:
         raise Unfinished(f"{LOCK} has no stage that made {(answers, f'{reports}/rm', scores)[makers.index(None)]}")
     *behind, last = (str(maker) for maker in makers)
@@ -84,7 +86,7 @@ def read(name: str, model: str, read_text: ReadText, parse_yaml: Callable[[str],
         model=model,
         params=dict(flat(lock.sections(stages))),
         sources=lock.sources(stages),
-        judge=lock.hash_of(f"{reports}/rm"),
+        judge=_judge(read_text(f"{reports}/evaluation/lineage.json")),
         environment=_environment(read_text, f"{reports}/{model}/environment.json"),
         questions=[_question(row, at) for at, row in enumerate(rows)],
         answers=[row["predict"] for row in rows],
@@ -95,6 +97,15 @@ def read(name: str, model: str, read_text: ReadText, parse_yaml: Callable[[str],
             if curve.partition("_")[0] in TRAINED[model]
         },
     )
+
+
+def _yaml(text: str, where: str) -> dict[str, Any]:
+    """By the rules of YAML 1.2, as DVC reads it."""
+    try:
+        document = YAML(typ="safe").load(text)
+    except (YAMLError, ValueError) as error:
+        raise UserError(f"{where}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
+    return document if isinstance(document, dict) else {}
 
 
 def _rows(text: str, where: str) -> list[dict[str, Any]]:
@@ -126,6 +137,12 @@ def _number(cell: str) -> float | None:
     """None, a gap in the drawing, for an empty cell and for a number that is not finite."""
     number = float(cell or "nan")
     return number if math.isfinite(number) else None
+
+
+def _judge(text: str) -> str:
+    """The hashes of base and reward adapter, from evaluate's lineage.json."""
+    lineage = json.loads(text)
+    return f"{lineage['base']['identity']} {lineage['reward']['sha256']}"
 
 
 def _environment(read_text: ReadText, path: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from stages.metrics import seeds
-from stages.metrics.bootstrap import Interval
+from stages.metrics.bootstrap import MIN_UNITS, Interval
 from stages.metrics.definitions import METRICS, Metric
 from stages.metrics.diversity import Distinct2
 from stages.metrics.multiple import holm
@@ -57,7 +57,9 @@ def same_questions(runs: Sequence[Run]) -> None:
     for run in runs[1:]:
         if len(run.questions) != len(first.questions):
             counts = f"{len(run.questions)} and {len(first.questions)}"
-            raise UserError(f"{run.name} and {first.name} answered {counts} test questions; only runs on the same compare")
+            raise UserError(
+                f"{run.name} and {first.name} answered {counts} test questions; only runs on the same compare"
+            )
         for at, (ours, theirs) in enumerate(zip(run.questions, first.questions, strict=True), start=1):
             if ours != theirs:
                 raise UserError(
@@ -134,8 +136,8 @@ def compare(settings: Sequence[Setting]) -> Comparison:
             return seeds.widened(_average(pairs), *means)
         most = 100 / metric.scale
         bounds = (-most, most) if metric.bounded else None
-        sides = ([run.scores[metric.key] for run in side.runs] for side in (before, after))
-        return seeds.difference(*sides, dialogues, DRAWS, DRAW_SEED, bounds).scaled(metric.scale)
+        one, other = ([run.scores[metric.key] for run in side.runs] for side in (before, after))
+        return seeds.difference(one, other, dialogues, DRAWS, DRAW_SEED, bounds).scaled(metric.scale)
 
     differences = [{m.name: difference(settings[0], after, m) for m in metrics} for after in settings[1:]]
     return Comparison(
@@ -175,3 +177,13 @@ def _marks(metrics: Sequence[Metric], differences: Sequence[dict[str, Interval |
         return "better" if interval.value * metric.better > 0 else "worse"
 
     return [{metric.name: mark(at, metric) for metric in metrics} for at in range(len(differences))]
+
+
+def caveats(comparison: Comparison) -> list[Sentence]:
+    """How far the intervals reach, and where they reach nowhere."""
+    several = any(len(setting.runs) > 1 for setting in comparison.settings)
+    found = [Sentence("compare.several-seeds" if several else "compare.one-seed")]
+    questions = comparison.settings[0].runs[0].questions
+    if len({question.dialogue for question in questions}) < MIN_UNITS:
+        found.append(Sentence("compare.few", {"units": str(MIN_UNITS)}))
+    return found
