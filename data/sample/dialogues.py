@@ -21,16 +21,16 @@ CURT, NORMAL, THOROUGH = (0.70, 0.26, 0.04), (0.40, 0.49, 0.11), (0.12, 0.36, 0.
 """How often a doctor of each manner gives short, medium and full answers."""
 
 ACUTE = {
-    "drug": 5, "dose": 6, "side": 1.6, "stop": 2, "together": 2, "worse": 1.8, "better": 0.8, "cause": 2, "test": 2.2,
+    "drug": 9, "dose": 6, "side": 1.5, "stop": 1.8, "together": 1.6, "worse": 2.4, "better": 0.8, "cause": 1.8, "test": 4,
     "result": 5, "care": 1.8, "diet": 1.2, "food": 1.4, "course": 1.8, "warn": 1.5, "spread": 0.9, "covid": 0.9, "why": 0.6,
 }  # fmt: skip
 CHRONIC = {
-    "dose": 4, "side": 1.5, "refill": 3, "nostop": 1.5, "target": 1.5, "miss": 1.5, "again": 1.5, "test": 2.5, "result": 4,
-    "care": 2, "diet": 1.5, "warn": 1.5, "food": 1.2, "together": 1, "why": 0.5,
+    "dose": 4, "side": 1.5, "refill": 3, "nostop": 1.5, "target": 1.5, "miss": 1.5, "again": 1.5, "test": 3.5, "result": 4,
+    "care": 2, "diet": 1.5, "warn": 1.5, "food": 1.2, "together": 1,
 }  # fmt: skip
 NEEDS_DRUG = {"dose", "side", "stop", "together", "worse", "better", "refill", "nostop", "miss"}
-FIRST = {"drug": 5, "cause": 2.5, "test": 2, "care": 1, "course": 1, "covid": 1.6, "diet": 0.5, "warn": 0.6, "spread": 0.4}
-FIRST_CHRONIC = {"refill": 3, "dose": 1.5, "test": 2, "care": 1.5, "nostop": 1, "diet": 1, "target": 1, "again": 1, "warn": 1}
+FIRST = {"drug": 7, "cause": 2.2, "test": 3.5, "care": 1, "course": 1, "covid": 1.6, "diet": 0.5, "warn": 0.6, "spread": 0.4}
+FIRST_CHRONIC = {"refill": 3, "dose": 1.5, "test": 3, "care": 1.5, "nostop": 1, "diet": 1, "target": 1, "again": 1, "warn": 1}
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ class State:
 
     def add(self, rng: Random, question: str, intent: str, *, other: Drug | None = None, food: str = "", lead: str = "") -> None:
         """The doctor answers the question; the state follows from what was said."""
-        text = doctor.answer(rng, self.case, intent, self.size(rng), other=other, food=food, lead=lead)
+        text = doctor.answer(
+            rng, self.case, intent, self.size(rng), other=other, food=food, lead=lead, said=self.said()
+        )  # fmt: skip
         self.record(question, text, intent, other)
 
     def record(self, question: str, text: str, intent: str, other: Drug | None = None) -> None:
@@ -68,6 +70,14 @@ class State:
         treatment, test = self.case.treatment, self.case.illness.test.name
         self.drug_named |= bool(treatment) and treatment.drug.name in question + text
         self.test_named |= test in text and intent not in ("good", "bad")
+
+    def said(self) -> set[str]:
+        """The pieces that the doctor need not say again."""
+        illness, text = self.case.illness, "".join(round_.answer for round_ in self.rounds)
+        dose = self.case.treatment and any(words in text for words in self.case.treatment.dose.amounts)
+        told = {"drug": dose, "dose": dose, "warn": illness.warn in text, "diet": illness.diet in text}
+        told["course"] = illness.course in text
+        return {piece for piece, known in told.items() if known}
 
     def size(self, rng: Random) -> str:
         """The size of this doctor's next answer."""
@@ -123,7 +133,7 @@ def follow(rng: Random, state: State) -> bool:
     if intent == "together":
         other = patient.home_drug(rng, state.case)
     if intent == "food":
-        food = rng.choice(patient.FOODS["adult" if state.case.person.kind in ("adult", "elder") else "child"].split())
+        food = patient.food(rng, state.case)
     question = patient.follow_up(rng, state.case, intent, other, food)
     state.add(rng, question, intent, other=other, food=food)
     return True

@@ -4,7 +4,7 @@ Sizes: `short` is the core, now and then with a small addition; `medium` has one
 dose, advice and warning sign. The wording is drawn, the facts are the illness' and the person's own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -50,11 +50,11 @@ TEST = (
     "{do}{test}看看|需要{do}{test}|最好{do}{test}|可以{do}{test}"
 )
 DIET = "不碰{diet}|{diet}不要碰|忌{diet}|{diet}先别碰|别碰{diet}|{diet}要忌口"
-WARN = "如果{warn}，就去{place}|{warn}要去{place}|万一{warn}，马上去{place}|出现{warn}就去{place}|要是{warn}，去{place}"
+WARN = "如果{warn}，就去{place}|{warn}要去{place}|万一{warn}，马上去{place}|一旦{warn}就去{place}|要是{warn}，去{place}"
 SIDE = "就是{side}|{side}|一般{side}|主要是{side}|个别人{side}|{drug}就是{side}|{side}，正常的"
 NO_SIDE = "没什么副作用|{drug}没什么副作用|没有副作用，放心用|很安全，没什么副作用"
 STOP = "{stop}|{drug}{stop}|记住，{stop}|一般{stop}|要看情况，{stop}"
-BETTER = "好转了也要{stop}|见好就行，{stop}|好，{stop}|{drug}{stop}"
+BETTER = "{stop}|那就好，{stop}|好，{stop}|{drug}{stop}|好转了，{drug}{stop}"
 WORSE = "没好就{do}{test}|要去{do}{test}|那要{do}{test}再看|去医院{do}{test}，再定药|先{do}{test}，不要自己加药|药先不换，{do}{test}"
 URGENT = (
     "马上去急诊|不要等，马上去急诊|这样要马上去急诊|赶紧去急诊|快去急诊，不要在家等|现在就去急诊|这是急症，马上去急诊|"
@@ -85,8 +85,8 @@ REFILL = (
     "{drug}药店就能买|可以开{drug}，寄到家里"
 )
 NO_STOP = "不能停，{drug}要接着{verb}|不能停|{drug}不能停，停了会反复|不可以停，继续{verb}{drug}|不能自己停{drug}|先不停，{verb}着"
-TARGET = "控制在{target}|目标是{target}|{target}就达标|到{target}就好|最好{target}"
-MISS = "{miss}|漏了就{miss}|没关系，{miss}|{drug}漏了，{miss}"
+TARGET = "目标是{target}|{target}就达标|做到{target}就好|最好{target}|{target}就算好"
+MISS = "{miss}|漏了的话，{miss}|没关系，{miss}|{drug}漏了，{miss}"
 AGAIN = "{again}|{test}{again}|{again}{do}{test}|{test}要{again}|一般{again}"
 READING = "{reading}|看到了，{reading}|嗯，{reading}"
 WELCOME = "不客气。|不谢。|不用谢。|好的。|嗯。|不客气，按时{verb}{drug}。|不客气，记得{care}。|不谢，{care}。"
@@ -104,7 +104,7 @@ def course(rng: Random, illness: Illness) -> str:
         return illness.course if illness.course[0] == "要" else "要" + illness.course
     if illness.chronic:
         return rng.choice(("要吃", "一般吃", "大概要吃")) + illness.course
-    return pick(rng, "一般{}能好|大概{}|{}会好|{}就好|要{}").format(illness.course)
+    return pick(rng, "一般{}能好|大概{}|{}会好|{}就好|大概要{}").format(illness.course)
 
 
 def slots(rng: Random, case: Case, **more: str) -> dict[str, str]:
@@ -114,7 +114,7 @@ def slots(rng: Random, case: Case, **more: str) -> dict[str, str]:
     values = {
         "name": illness.name, "complaint": illness.complaint, "test": illness.test.name, "diet": illness.diet,
         "avoid": illness.avoid, "warn": illness.warn, "place": illness.place, "care": care[0], "care2": care[1],
-        "care3": care[2], "why": rng.choice(illness.why), "target": illness.target, "miss": illness.miss,
+        "care3": care[2], "why": rng.choice(illness.why), "cause": illness.why[0], "relapse": illness.why[1], "target": illness.target, "miss": illness.miss,
         "again": illness.again, "course": course(rng, illness), "do": "做" if illness.test.name.endswith(DONE) else "查",
     }  # fmt: skip
     if treatment:
@@ -165,7 +165,7 @@ def core(rng: Random, case: Case, intent: str, other: Drug | None = None, food: 
         return rng.choice(("{care}", "{care}，{care2}", "{care}，{avoid}", "平时{care}", "注意{care}，{care2}"))
     simple = {
         "cause": CAUSE, "dose": DOSE, "test": TEST, "diet": DIET, "warn": WARN, "stop": STOP, "better": BETTER,
-        "side": NO_SIDE if side.startswith("没什么") else SIDE, "worse": WORSE, "course": "{course}", "why": "{why}",
+        "side": NO_SIDE if side.startswith("没什么") else SIDE, "worse": WORSE, "course": "{course}", "why": "{cause}",
         "spread": YES_SPREAD if illness.spread else NO_SPREAD, "refill": REFILL, "nostop": NO_STOP, "target": TARGET,
         "miss": MISS, "again": AGAIN, "good": READING, "bad": READING, "avoid": "{avoid}",
         "before": "先不要吃药，去了再说|不要自己吃药，去了听医生的|先不吃，怕盖住病情",
@@ -194,7 +194,7 @@ FURTHER = {
     "spread": ("care", "course"),
     "why": ("care", "drug"),
     "refill": ("drug", "care"),
-    "nostop": ("care", "test", "why"),
+    "nostop": ("relapse", "care", "test"),
     "target": ("care", "diet"),
     "miss": ("drug", "care"),
     "again": ("care", "drug"),
@@ -222,15 +222,16 @@ def _clause(rng: Random, case: Case, piece: str, said: str) -> str:
         return ""
     if piece == "course" and ("{stop}" in said or case.illness.chronic):
         return ""
-    words = {"stop": "{stop}", "side": "{side}", "avoid": "{avoid}", "why": "{why}", "course": "{course}"}
+    words = {"stop": "{stop}", "side": "{side}", "avoid": "{avoid}", "why": "{why}", "course": "{course}", "relapse": "{relapse}"}
     text = words[piece] if piece in words else core(rng, case, piece)
     slot = {"diet": "{diet}", "warn": "{warn}", "test": "{test}", "cause": "{name}"}.get(piece, text)
     return "" if slot in said else text
 
 
 def answer(
-    rng: Random, case: Case, intent: str, size: str, *, other: Drug | None = None, food: str = "", lead: str = ""
-) -> str:
+    rng: Random, case: Case, intent: str, size: str, *, other: Drug | None = None, food: str = "", lead: str = "",
+    said: Container[str] = (),
+) -> str:  # fmt: skip
     """The doctor's answer to a question of this intent.
 
     Args:
@@ -238,6 +239,7 @@ def answer(
         size: one of SIZES.
         other, food: see `core`.
         lead: a word before the answer, such as a greeting.
+        said: pieces that need not be said again.
     """
     reading = {"good": case.illness.test.good_reading, "bad": case.illness.test.bad_reading}.get(intent, "")
     sentences = [core(rng, case, intent, other, food)]
@@ -250,7 +252,7 @@ def answer(
             short = [piece for piece in pieces if piece in ("care", "stop", "avoid")]
             pieces = [rng.choice(short)] if short and rng.random() < 0.42 else []
         elif size == "medium":
-            pieces = rng.sample(pieces[:3], min(len(pieces), rng.choice((1, 1, 2))))
+            pieces = sorted(rng.sample(pieces[:3], min(len(pieces), rng.choice((1, 1, 2)))), key=pieces.index)
         else:
             pieces = [*pieces[:1], *(piece for piece in FULL if piece not in pieces[:1])] if pieces else []
             if intent in ("dose", "side", "stop", "better", "worse", "together"):  # the drug is known to both
@@ -260,6 +262,8 @@ def answer(
             if rng.random() < 0.4:
                 pieces = [piece for piece in pieces if piece != "diet"]
         for piece in pieces:
+            if piece in said:
+                continue
             clause = _clause(rng, case, piece, "。".join(sentences))
             if size == "short" and "，" in clause:
                 clause = clause.split("，")[0]

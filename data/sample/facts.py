@@ -9,6 +9,9 @@ from world import DRUGS, KINDS, TESTS, Illness
 
 VOCABULARY = {"drug": sorted(DRUGS), "test": sorted(TESTS)}
 
+ASKED = {"drug": {"drug", "open", "refill"}, "test": {"test", "worse", "covid"}}
+"""The intents of questions whose answer is a drug or a test; elsewhere the answer names it in passing (`also`)."""
+
 
 def named(text: str) -> set[str]:
     """The names of the vocabulary that stand in the text."""
@@ -35,19 +38,19 @@ def entry(history: Sequence[Sequence[str]], round_: Round) -> dict[str, Any]:
     text, must, may, must_not = round_.answer, [], set(), []
     said = " ".join([words for pair in history for words in pair] + [round_.question])
     if round_.topic:
-        must = [{"kind": "advice", "any_of": [round_.topic.fact]}]
+        must = [["advice", round_.topic.fact]]
         may = named(" ".join([*round_.topic.core, *round_.topic.more, *round_.topic.ask]))
     elif round_.case:
         illness, treatment = round_.case.illness, round_.case.treatment
         names = [("drug", treatment.drug.name)] if treatment and round_.intent not in ("alarm", "before") else []
         names += [("test", illness.test.name)]
-        must = [{"kind": kind, "any_of": [name]} for kind, name in names if name in text]
+        must = [[kind if round_.intent in ASKED[kind] else "also", name] for kind, name in names if name in text]
         if treatment and any(words in text for words in treatment.dose.amounts):
-            must += [{"kind": "dose", "any_of": list(words)} for words in (treatment.dose.amounts, treatment.dose.times)]
+            must += [["dose", *treatment.dose.amounts], ["dose", *treatment.dose.times]]
         if illness.name in text:
-            must.append({"kind": "illness", "any_of": [illness.name]})
+            must.append(["illness", illness.name])
         if round_.intent == "alarm":
-            must.append({"kind": "advice", "any_of": [illness.place]})
+            must.append(["advice", illness.place])
         may = {name for _, name in names} | named(illness.text)
         must_not = wrong_doses(illness, round_.case.person.kind)
     may |= named(said)

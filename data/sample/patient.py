@@ -143,6 +143,12 @@ def again(rng: Random, case: Case | None, topic: Topic | None, intent: str, befo
     return pick(rng, before) + words + "？"
 
 
+def food(rng: Random, case: Case) -> str:
+    """Something to eat or drink; alcohol only where the doctor will say no."""
+    foods = FOODS["adult" if case.person.kind in ("adult", "elder") else "child"].split()
+    return rng.choice([food for food in foods if food != "酒" or food in case.illness.diet])
+
+
 def topic_question(rng: Random, topic: Topic, first: bool) -> str:
     """An everyday question."""
     words = rng.choice(topic.ask) + "？"

@@ -107,7 +107,7 @@ def other_question(rng: Random, asked: Prompt, size: str, length: int = 0) -> An
 def other_person(rng: Random, asked: Prompt, size: str, length: int) -> Answer | None:
     """The answer for another kind of person with the same illness: another drug or another dose."""
     case = asked.case
-    if not case or not case.treatment or asked.intent not in ("drug", "dose", "open", "refill"):
+    if not case or not case.treatment or asked.intent not in ("drug", "dose", "open"):
         return None
     kinds = [kind for kind, treatment in case.illness.treatments.items() if treatment and treatment != case.treatment]
     if not kinds:
@@ -164,8 +164,8 @@ def mixed(rng: Random, asked: Prompt, right: str) -> Answer:
 
 
 WEIGHTS = {
-    "full short other": 14, "full short other-short": 26, "four": 9, "full other": 11, "short other": 14, "short other-full": 4,
-    "person": 22, "intent": 12, "urgency": 14, "complete": 12, "padded": 9, "mixed": 4, "spoilt": 3,
+    "full short other": 14, "full short other-short": 23, "four": 11, "full other": 11, "short other": 14, "short other-full": 4,
+    "person": 22, "intent": 12, "urgency": 14, "complete": 10, "padded": 9, "mixed": 4, "spoilt": 3,
 }  # fmt: skip
 
 

@@ -4,7 +4,8 @@
 and preference record:
 
     key       of the history and the question, see `key`
-    must      [{"kind": "drug" | "test" | "dose" | "illness" | "advice", "any_of": [...]}]: what the answer must name
+    must      what the answer must name: a list of [kind, wording, ...], where any one of the wordings will do; the kind
+              is drug or test (what was asked for), dose, illness, advice, or also (a drug or test named in passing)
     may       names of the vocabulary that fit here; any other name of the vocabulary contradicts
     must_not  further texts that contradict, such as another person's dose
 """
@@ -38,6 +39,6 @@ def score(
         forbidden_texts: what contradicts; see `forbidden`.
         kinds: the kinds of facts that count.
     """
-    must = [fact["any_of"] for fact in entry["must"] if fact["kind"] in kinds]
+    must = [names for kind, *names in entry["must"] if kind in kinds]
     named = sum(any(name in text for name in names) for names in must)
     return named, len(must), sum(name in text for name in forbidden_texts)

@@ -135,7 +135,7 @@ class Illness:
     @cached_property
     def text(self) -> str:
         """All strings of the row, to look up what the row itself names."""
-        return " ".join([*self.care, *self.why, *self.sign, self.diet, self.avoid, *vars(self.test).values()])
+        return " ".join([*self.care, *self.why, *self.sign, self.diet, self.avoid, self.target, *vars(self.test).values()])
 
 
 @dataclass(frozen=True)
