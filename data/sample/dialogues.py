@@ -21,7 +21,7 @@ CURT, NORMAL, THOROUGH = (0.70, 0.26, 0.04), (0.40, 0.49, 0.11), (0.12, 0.36, 0.
 """How often a doctor of each manner gives short, medium and full answers."""
 
 ACUTE = {
-    "drug": 9, "dose": 6, "side": 1.5, "stop": 1.8, "together": 1.6, "worse": 2.4, "better": 0.8, "cause": 1.8, "test": 4,
+    "drug": 12, "dose": 4.5, "side": 1.5, "stop": 1.8, "together": 1.6, "worse": 2.4, "better": 0.8, "cause": 1.8, "test": 5.5,
     "result": 5, "care": 1.8, "diet": 1.2, "food": 1.4, "course": 1.8, "warn": 1.5, "spread": 0.9, "covid": 0.9, "why": 0.6,
 }  # fmt: skip
 CHRONIC = {
@@ -29,7 +29,7 @@ CHRONIC = {
     "care": 2, "diet": 1.5, "warn": 1.5, "food": 1.2, "together": 1,
 }  # fmt: skip
 NEEDS_DRUG = {"dose", "side", "stop", "together", "worse", "better", "refill", "nostop", "miss"}
-FIRST = {"drug": 7, "cause": 2.2, "test": 3.5, "care": 1, "course": 1, "covid": 1.6, "diet": 0.5, "warn": 0.6, "spread": 0.4}
+FIRST = {"drug": 9, "cause": 2.2, "test": 4, "care": 1, "course": 1, "covid": 1.6, "diet": 0.5, "warn": 0.6, "spread": 0.4}
 FIRST_CHRONIC = {"refill": 3, "dose": 1.5, "test": 3, "care": 1.5, "nostop": 1, "diet": 1, "target": 1, "again": 1, "warn": 1}
 
 
@@ -246,10 +246,11 @@ def with_quirks(rng: Random, talk: list[Round]) -> tuple[list[str], list[Round]]
     for index, round_ in enumerate(talk):
         round_ = Round(_haste(rng, round_.question), _haste(rng, round_.answer), *list(vars(round_).values())[2:])
         plain = round_.intent not in ("ask", "alarm", "thanks") and not round_.answer.startswith(("你好", "您好", "建议"))
+        advice = plain and round_.intent not in ("cause", "open", "covid", "course", "side", "spread", "why", "good", "bad")
         known = round_.topic is not None or (round_.intent in patient.ASK and round_.intent not in ("together", "food"))
         draw_ = rng.random()
         if index == 0 and draw_ < 0.36:
-            put(round_, READ + (ADVISE if plain and draw_ < 0.26 else ""))
+            put(round_, READ + (ADVISE if advice and draw_ < 0.28 else ""))
         elif index == 0 and known and draw_ < 0.39:  # nothing but boilerplate, and the patient asks again
             put(Round(round_.question, "", "empty", round_.case, round_.topic), READ)
             question = patient.again(rng, round_.case, round_.topic, round_.intent, patient.ANYONE)
@@ -258,7 +259,7 @@ def with_quirks(rng: Random, talk: list[Round]) -> tuple[list[str], list[Round]]
             put(Round(round_.question, "", "empty", round_.case, round_.topic), VOICE)
             question = patient.again(rng, round_.case, round_.topic, round_.intent, patient.TYPE_PLEASE)
             put(Round(question, *list(vars(round_).values())[1:]))
-        elif plain and index and draw_ > 0.94:
+        elif advice and index and draw_ > 0.93:
             put(round_, ADVISE)
         elif plain and index and draw_ > 0.925 and index == len(talk) - 1:
             put(round_, "", VOICE)

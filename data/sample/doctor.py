@@ -244,7 +244,8 @@ def answer(
     reading = {"good": case.illness.test.good_reading, "bad": case.illness.test.bad_reading}.get(intent, "")
     sentences = [core(rng, case, intent, other, food)]
     if intent == "alarm":
-        more = rng.sample(ALARM_MORE.split("|"), {"short": int(rng.random() < 0.3), "medium": 1, "full": 3}[size])
+        extras = [line for line in ALARM_MORE.split("|") if "自己" not in line or "自己" not in sentences[0]]
+        more = rng.sample(extras, {"short": int(rng.random() < 0.3), "medium": 1, "full": 3}[size])
         sentences += more
     else:
         pieces: Sequence[str] = FURTHER[intent]

@@ -17,7 +17,7 @@ from preferences import record
 from world import CASES, person
 
 SEED = 20200315
-SIZES = {"test_data.json": 95, "validate_data.json": 75, "train_data.json": 800}
+SIZES = {"test_data.json": 90, "validate_data.json": 75, "train_data.json": 800}
 PREFERENCES = 1450
 MIN_CHARACTERS = 5  # the pipeline makes no sample of a shorter answer
 LONG = 8  # answers of this length must not recur in another split
