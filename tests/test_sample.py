@@ -1,4 +1,4 @@
-"""The embedded sample corpus: no leak between splits, coherent dialogues, facts that hold, pairs that need the question."""
+"""The embedded sample corpus: no leaks, coherent dialogues, facts that hold, pairs that need the question."""
 
 import json
 import sys
@@ -99,15 +99,15 @@ def test_no_boilerplate_in_mid_sentence() -> None:
 
 
 def test_every_case_of_the_test_split_is_in_training(sample_modules: None) -> None:
-    import generate
     from random import Random
 
-    empty: set[str] = set()
+    import generate
+
     seen = {}
     for number, (name, size) in enumerate(generate.SIZES.items()):
         cases = generate.cases(Random(generate.SEED + number), size)
         seen[name] = Counter((case.illness.name, case.person.kind) for case in cases if case)
-    assert set(seen["test_data.json"]) <= set(seen["train_data.json"]), empty
+    assert set(seen["test_data.json"]) <= set(seen["train_data.json"])
     assert min(seen["train_data.json"].values()) >= 3
 
 
@@ -154,6 +154,10 @@ def test_pairs_are_balanced() -> None:
     assert sum(abs(len(pair.chosen) - len(pair.rejected)) <= 3 for pair in held_out) >= 80
     kinds = Counter(kind for entry in facts for _, kind in combinations(entry["answers"], 2))
     assert kinds["other question"] >= 0.4 * len(pairs)
-    worse = {(entry["key"], text) for entry, record in zip(facts, read("preferences.json"), strict=True)
-             for text, kind in zip(record["output"], entry["answers"], strict=True) if kind == "other question"}  # fmt: skip
-    assert sum(pair.rejected in {text for _, text in worse} for pair in held_out) >= 60
+    worse = {
+        text
+        for record, entry in zip(read("preferences.json"), facts, strict=True)
+        for text, kind in zip(record["output"], entry["answers"], strict=True)
+        if kind == "other question"
+    }
+    assert sum(pair.rejected in worse for pair in held_out) >= 60

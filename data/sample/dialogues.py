@@ -5,6 +5,7 @@ doctor who asks back waits for the reply, and a worrying reply ends in "go there
 rounds; `with_quirks` writes them down as a consultation site would, with its boilerplate, voice messages and haste.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from random import Random
 
@@ -84,7 +85,7 @@ class State:
         return rng.choices(doctor.SIZES, self.manner)[0]
 
 
-def draw(rng: Random, weights: dict[str, float]) -> str:
+def draw(rng: Random, weights: Mapping[str, float]) -> str:
     """A key, as often as its weight says."""
     return rng.choices(list(weights), list(weights.values()))[0]
 

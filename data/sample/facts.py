@@ -51,7 +51,7 @@ def entry(history: Sequence[Sequence[str]], round_: Round) -> dict[str, Any]:
             must.append(["illness", illness.name])
         if round_.intent == "alarm":
             must.append(["advice", illness.place])
-        may = {name for _, name in names} | named(illness.text)
+        may = {name for _, name in names} | named(illness.text + (treatment.drug.side if treatment else ""))
         must_not = wrong_doses(illness, round_.case.person.kind)
     may |= named(said)
     return {

@@ -159,8 +159,7 @@ def spoilt(rng: Random, text: str) -> Answer:
 
 def mixed(rng: Random, asked: Prompt, right: str) -> Answer:
     """A right beginning with a foreign addition."""
-    kind, foreign = other_question(rng, asked, "short")
-    return "foreign addition", right + foreign
+    return "foreign addition", right + other_question(rng, asked, "short")[1]
 
 
 WEIGHTS = {

@@ -208,21 +208,21 @@ TESTS = tuple(dict.fromkeys(illness.test.name for illness in ILLNESSES))
 CASES = tuple((illness, kind) for illness in ILLNESSES for kind in illness.treatments)
 """All (illness, kind of person) that the world knows."""
 
-DAYS = "两天 三天 四天 五天 六天 一周 八天 十天 半个月".split()
-YEARS = "两 三 五 六 八 十".split()
+DAYS = ["两天", "三天", "四天", "五天", "六天", "一周", "八天", "十天", "半个月"]
+YEARS = ["两", "三", "五", "六", "八", "十"]
 AGES = {
-    "child": "一岁半 两岁 三岁 三岁半 四岁 五岁 六岁 七岁 八岁 九岁".split(),
-    "baby": "三个月 四个月 五个月 六个月 八个月 十个月".split(),
-    "elder": "六十八岁 七十岁 七十二岁 七十五岁 七十八岁 八十岁 八十三岁".split(),
+    "child": ["一岁半", "两岁", "三岁", "三岁半", "四岁", "五岁", "六岁", "七岁", "八岁", "九岁"],
+    "baby": ["三个月", "四个月", "五个月", "六个月", "八个月", "十个月"],
+    "elder": ["六十八岁", "七十岁", "七十二岁", "七十五岁", "七十八岁", "八十岁", "八十三岁"],
 }
-WEEKS = "十 十二 十六 十八 二十 二十二 二十四 二十六 二十八 三十".split()
-EARLY_WEEKS = "六 七 八 九 十 十一".split()
+WEEKS = ["十", "十二", "十六", "十八", "二十", "二十二", "二十四", "二十六", "二十八", "三十"]
+EARLY_WEEKS = ["六", "七", "八", "九", "十", "十一"]
 ADULTS = ["", "", "我", "我", "我老公", "我老婆", "我姐姐", "我弟弟", "我同事", "我朋友"]
 WOMEN = ["", "", "我", "我", "我老婆", "我姐姐", "我朋友"]
-CHILDREN = "孩子 女儿 儿子 小孩 侄子 外孙".split()
-BABIES = "孩子 宝宝 女儿 儿子 小孩".split()
-ELDERS = "我妈妈 我爸爸 奶奶 爷爷 外公 外婆 我婆婆".split()
-OLD_MEN = "我爸爸 爷爷 外公 我岳父".split()
+CHILDREN = ["孩子", "女儿", "儿子", "小孩", "侄子", "外孙"]
+BABIES = ["孩子", "宝宝", "女儿", "儿子", "小孩"]
+ELDERS = ["我妈妈", "我爸爸", "奶奶", "爷爷", "外公", "外婆", "我婆婆"]
+OLD_MEN = ["我爸爸", "爷爷", "外公", "我岳父"]
 
 
 def person(rng: Random, illness: Illness, kind: str) -> Person:
