@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from stages.core import dialogues as rule
 from stages.core import preferences as pairing
 from stages.core.records import Pair, Sample
