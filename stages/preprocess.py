@@ -79,7 +79,8 @@ def main(
     report["sha256"] = {name: sha256(source) for name, source in (sources | {"preferences": preference}).items()}
     atomic.write_json(log / "metrics.json", report)
     print({split: report[split]["samples"] for split in ("train", "validate", "test")}, report["preferences"])
-    print("of the test split, in training word for word:", report["contamination"])
+    shares = (f"{report['contamination'][part]:.1%} of the {part}" for part in ("questions", "answers", "pairs"))
+    print("of the test split, found in training word for word:", ", ".join(shares))
 
 
 SAMPLE_COUNTS = (

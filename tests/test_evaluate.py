@@ -40,7 +40,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
     samples = [Sample([], question, answer, dialogue) for dialogue, (question, answer) in
                enumerate(zip(QUESTIONS, DOCTOR, strict=True))]  # fmt: skip
     put(top / "data/test.jsonl", [sample._asdict() for sample in samples])
-    training = [Sample([], "发烧三天了，怎么办呢？", "多睡觉。有事再问我。", 0), Sample([], "嗓子疼", "吃糖。有事再问我。", 1)]
+    training = [
+        Sample([], "发烧三天了，怎么办呢？", "多睡觉。有事再问我。", 0),
+        Sample([], "嗓子疼", "吃糖。有事再问我。", 1),
+    ]
     put(top / "data/train.jsonl", [sample._asdict() for sample in training])
     put(top / "data/preferences_validate.jsonl", [pair._asdict() for pair in PAIRS])
     put(top / "data/facts.jsonl", FACTS)
