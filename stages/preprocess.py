@@ -91,7 +91,8 @@ def main(
     atomic.write_json(log / "metrics.json", report)
     for name in ("train", "validate", "test", "preferences"):
         print(f"{name}: {describe(report[name])}")
-    print("of the test split, in training word for word:", report["contamination"])
+    shares = (f"{report['contamination'][part]:.1%} of the {part}" for part in ("questions", "answers", "pairs"))
+    print("of the test split, found in training word for word:", ", ".join(shares))
 
 
 SAMPLE_COUNTS = (
