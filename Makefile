@@ -48,7 +48,7 @@ test: setup ## lint, types, tests, and the smallest run of the whole graph, twic
 
 .PHONY: fuzz
 fuzz: setup ## 10,000 hostile data files against preprocess and import: no traceback, no hang
-	@python -m tests.fuzz.data --cases 10000
+	@python -m tests.fuzz.hostile_data --cases 10000
 
 .PHONY: data
 data: setup ## fetch the COVID dialogues

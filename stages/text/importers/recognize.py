@@ -53,6 +53,8 @@ def advice(source: Path, records: Sequence[tuple[str, Any]], own: str) -> str | 
     if not found or own in [form.name for form in found]:
         return None
     option = {"dialogues": "FROM", "preferences": "PREFERENCES"}[found[0].kind]
+    if found[0].kind != formats.BY_NAME[own].kind:
+        return f"is {found[0].about}: these are {found[0].kind}, not {formats.BY_NAME[own].kind}"
     return f"is {found[0].about}; import it once: `make import {option}={shlex.quote(str(source))}`"
 
 
