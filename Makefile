@@ -46,6 +46,10 @@ test: setup ## lint, types, tests, and the smallest run of the whole graph, twic
 	python -m stages.verify --smallest
 	python -m pytest
 
+.PHONY: test-fast
+test-fast: setup ## the tests that need no trained model: less than a minute
+	python -m pytest -m "not slow and not browser and not gpu and not real"
+
 .PHONY: fuzz
 fuzz: setup ## 10,000 hostile data files against preprocess and import: no traceback, no hang
 	@python -m tests.fuzz.hostile_data --cases 10000

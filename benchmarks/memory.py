@@ -29,21 +29,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from stages.score import Score
-
 from stages import profile
 from stages.base import BaseConfig
+from stages.evaluate import EvaluateConfig
 from stages.models import base_model
 from stages.models.base_model import ModelConfig
 from stages.models.lora import LoraConfig
 from stages.predict import PredictConfig
 from stages.rl.config import PpoConfig
 from stages.rm import RmConfig
-from stages.runtime import imports, params
+from stages.runtime import params, resume
 from stages.sft import SftConfig
 
 PROFILES = ("chatglm-6b", "chatglm-6b-12gb", "qwen3-0.6b", "qwen3-1.7b", "default")
-STAGES = ("sft", "rm", "ppo", "predict", "score")
+STAGES = ("sft", "rm", "ppo", "predict", "evaluate")
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 TRL_TILE = (4096, 32768)
@@ -282,7 +281,7 @@ def predict(shape: Shape, model: ModelConfig, config: PredictConfig, below: list
     }
 
 
-def score(shape: Shape, model: ModelConfig, config: Score, lora: LoraConfig) -> dict[str, int]:
+def evaluate(shape: Shape, model: ModelConfig, config: EvaluateConfig, lora: LoraConfig) -> dict[str, int]:
     length = config.max_source_length + config.max_target_length
     precision = scoring(model.dtype, shape.chatglm)
     return {
@@ -301,7 +300,7 @@ def parts(name: str) -> dict[str, dict[str, int]]:
         "rm": rm(shape, model, config["rm"]),
         "ppo": ppo(shape, model, config["ppo"], [loras["sft"], loras["rm"]]),
         "predict": predict(shape, model, config["predict"], [loras["sft"], loras["ppo"]]),
-        "score": score(shape, model, config["score"], loras["rm"]),
+        "evaluate": evaluate(shape, model, config["evaluate"], loras["rm"]),
     }
     return {stage: {"weights": weights(shape, model)} | found[stage] for stage in STAGES}
 
@@ -314,11 +313,11 @@ def profiled(name: str) -> tuple[ModelConfig, dict[str, Any]]:
         "rm": RmConfig,
         "ppo": PpoConfig,
         "predict": PredictConfig,
-        "score": Score,
+        "evaluate": EvaluateConfig,
     }
     with tempfile.TemporaryDirectory() as folder:
-        config = Path(shutil.copy(imports.ROOT / "profiles" / "default.yaml", Path(folder) / "params.yaml"))
-        profile.apply(name, imports.ROOT / "profiles", config)
+        config = Path(shutil.copy(resume.ROOT / "profiles" / "default.yaml", Path(folder) / "params.yaml"))
+        profile.apply(name, resume.ROOT / "profiles", config)
         model = params.load(config, "model", ModelConfig)
         return model, {section: params.load(config, section, form) for section, form in forms.items()}
 

@@ -20,10 +20,11 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from benchmarks import memory
 from stages.generation import generate
+from stages.models import forward
 from stages.models.chatglm.configuration import ChatGLMConfig
 from stages.models.chatglm.modeling import ChatGLMForCausalLM
 from stages.models.lora import LoraConfig
-from stages.rl import logprobs
+from stages.rl import logprobs, maths
 
 SHAPES = {
     "chatglm": memory.Shape(256, 1024, 4, 8, 8, 32, 4000, chatglm=True),
@@ -77,10 +78,10 @@ def adapted(shape: memory.Shape, dtype: torch.dtype, lora: LoraConfig, recompute
     return model.train()
 
 
-def batch() -> logprobs.Batch:
+def batch() -> forward.Batch:
     """Prompts of two lengths, so that there is a mask, and answers."""
     prompts = [[*range(5, 5 + PROMPT - 2 - row % 2), GMASK, SOP] for row in range(ROWS)]
-    return logprobs.to_batch(prompts, [[7] * NEW] * ROWS, 0, "cpu")
+    return forward.to_batch(prompts, [[7] * NEW] * ROWS, 0, "cpu")
 
 
 def main() -> None:
@@ -111,15 +112,15 @@ def cases(names: Iterable[str] = tuple(SHAPES)) -> list[tuple[str, str, int, int
             for recompute in (False, True):
                 model = adapted(shape, getattr(torch, dtype), lora, recompute)
                 with context:
-                    logprobs.hidden_states(model, data).sum().backward()  # the gradients' own memory is there then
-                    measured = allocated(lambda m=model, d=data: logprobs.hidden_states(m, d).sum().backward())
+                    forward.hidden_states(model, data).sum().backward()  # the gradients' own memory is there then
+                    measured = allocated(lambda m=model, d=data: forward.hidden_states(m, d).sum().backward())
                 computed = memory.trained(shape, precision, lora, ROWS, length, recompute)
                 found.append((name, f"{label}, trained{', recomputed' if recompute else ''}", computed, measured))
         # In bfloat16 a CPU makes copies in float32 here, of weights and of summands, which a GPU does not.
         precision = memory.scoring("float32", shape.chatglm)
         model = adapted(shape, torch.float32, lora, False)
         with torch.no_grad():
-            measured = allocated(lambda m=model, d=data: logprobs.hidden_states(m, d))
+            measured = allocated(lambda m=model, d=data: forward.hidden_states(m, d))
         found.append((name, "float32, read", memory.read(shape, precision, lora, ROWS, length), measured))
         found.append((name, "float32, generated", *generated(shape)))
         for dtype in ("float32", "bfloat16"):
@@ -140,7 +141,7 @@ def head(shape: memory.Shape, precision: memory.Precision, trains: bool) -> tupl
         if trains:
             logprobs._FrozenHead.apply(states, layer.weight, None, tokens, 1.0)[0].sum().backward()
         else:
-            logprobs.maths.log_probs_and_entropy(layer(states), tokens, 1.0)
+            maths.log_probs_and_entropy(layer(states), tokens, 1.0)
 
     run()
     return memory.lm_head(shape, precision, 256), allocated(run)

@@ -58,10 +58,10 @@ def main() -> None:
         seconds = rollouts = tokens = 0.0
         for _ in range(arguments.updates):
             start = now(accelerator.device)
-            sampled = trainer.sample()
+            sampled = trainer.sample_rollouts()
             middle = now(accelerator.device)
-            _, experience, _ = trainer.evaluate(sampled)
-            trainer.optimise(sampled, experience)
+            experience = trainer.make_experience(sampled)
+            trainer.optimize(sampled, experience)
             trainer.state.update += 1
             seconds += now(accelerator.device) - start
             rollouts += middle - start

@@ -122,9 +122,9 @@ def watch(trainer: Trainer) -> Counter[str]:
 
         return call
 
-    trainer.sample = timed("rollouts", trainer.sample)  # type: ignore[method-assign]
-    trainer.evaluate = timed("scoring", trainer.evaluate)  # type: ignore[method-assign]
-    trainer.optimise = timed("learning", trainer.optimise)  # type: ignore[method-assign]
+    trainer.sample_rollouts = timed("rollouts", trainer.sample_rollouts)  # type: ignore[method-assign]
+    trainer.make_experience = timed("scoring", trainer.make_experience)  # type: ignore[method-assign]
+    trainer.optimize = timed("learning", trainer.optimize)  # type: ignore[method-assign]
     return seconds
 
 

@@ -32,7 +32,7 @@ def main(folder: Path, settings: dict[str, Any]) -> None:
     head = torch.randn(1, settings["hidden_size"]) / settings["hidden_size"] ** 0.5
     save_file({"weight": head}, folder / "reward" / reward.HEAD, metadata={"format": "pt"})
     prompts = [
-        encoding.encode_prompt(tokenizer, sample.history, sample.instruction, settings["max_source_length"]).ids
+        encoding.encode_prompt(tokenizer, sample.history, sample.instruction, settings["max_source_length"], "ppo").ids
         for dialogue in json.loads(DATA.read_text(encoding="utf-8"))
         for sample in dialogues.to_samples(dialogue, str(DATA))[0]
     ]

@@ -9,14 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from stages.models import base_model, tiny
-from stages.runtime import atomic, curves, environment, params, resume
+from stages.runtime import atomic, curves, params, portable, resume
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 from stages.text import records
-from stages.training import length_grouping, supervised
+from stages.training import length_grouping, trainer
+from stages.training.config import TrainingConfig
 
 
-class BaseConfig(supervised.TrainingConfig):
+class BaseConfig(TrainingConfig):
     """How `tiny` is made: a plain language model on the training split's text, with no chat turns in it.
 
     Answering and stopping are what SFT teaches.
@@ -46,6 +47,7 @@ def main(
     """Make the base model's folder."""
     seed = params.load(params_file, "seed", int)
     model = params.load(params_file, "model", base_model.ModelConfig)
+    portable.use(model.portable, model.cpu_threads)
     config = params.load(params_file, "base", BaseConfig)
 
     if model.name != base_model.TINY:  # nothing to train: resolve the name and say where the model is
@@ -67,34 +69,27 @@ def main(
         tokenizer = tiny.tokenizer(texts, config.architecture)
         network = tiny.network(config.architecture, tokenizer)
         blocks, eval_blocks = pack(tokenizer, texts, config.block_size), pack(tokenizer, held_out, config.block_size)
-        order = length_grouping.epochs([len(b) for b in blocks], config.batch_size, config.num_train_epochs, seed)
+        lengths = [len(block) for block in blocks]
+        order = length_grouping.length_grouped_order(lengths, config.batch_size, config.num_train_epochs, seed)
 
-        trainer = Trainer(
+        run = Trainer(
             model=network,
-            args=supervised.on_one_gpu(
-                TrainingArguments(**supervised.arguments(config, "float32", False, seed, state))
-            ),
+            args=trainer.on_one_gpu(TrainingArguments(**trainer.arguments(config, "float32", False, seed, state))),
             train_dataset=[blocks[i] for i in order],
             eval_dataset=eval_blocks,
             data_collator=collate,
-            callbacks=supervised.callbacks(state),
+            callbacks=trainer.callbacks(state),
         )
-        supervised.train(trainer, state)
+        trainer.train(run, state, len(order))
 
-        steps_per_epoch = len(blocks) / config.batch_size
-        rows = supervised.rows(trainer, steps_per_epoch, CURVE, step_of="loss")
-        evals = supervised.rows(trainer, steps_per_epoch, EVAL_CURVE, step_of="eval_loss")
-        curves.write(log / "curve.csv", CURVE, rows)
-        curves.write(log / "eval_curve.csv", EVAL_CURVE, evals)
-        environment.write(log)
+        outcome = trainer.write_curves(run, log, CURVE, EVAL_CURVE, len(blocks) / config.batch_size)
         atomic.write_json(
             log / "metrics.json",
             {
                 "trained": True,
                 "parameters": sum(p.numel() for p in network.parameters()),
                 "tokens": len(blocks) * config.block_size,
-                "steps": trainer.state.global_step,
-                "eval_loss": round(supervised.best_eval(evals)["eval_loss"], 4),
+                **outcome,
             },
         )
         set_seed(seed)

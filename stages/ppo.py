@@ -30,22 +30,21 @@ def main(
     seed = params.load(params_file, "seed", int)
     config = params.load(params_file, "ppo", PpoConfig)
     samples = records.read_samples(train)
-    origin = base_model.read(base)
-    stack.resolve(origin, [rm])
-    stack.resolve(origin, [sft])  # a stack that does not fit ends here, before any weight is read
+    frozen_base = base_model.read(base)
+    stack.resolve(frozen_base, [rm])
+    stack.resolve(frozen_base, [sft])  # a stack that does not fit ends here, before any weight is read
 
     from transformers import set_seed
 
     accelerator = processes.join()
-    with resume.folder(
-        "ppo", [seed, config.model_dump()], [train, base, sft, rm], accelerator.is_main_process
-    ) as state_folder:
+    with resume.folder("ppo", [seed, config.model_dump()], [train, base, sft, rm]) as state_folder:
         from stages.generation.generate import eos_ids
-        from stages.rl.trainer import CURVE, Trainer
+        from stages.rl.stats import CURVE
+        from stages.rl.trainer import Trainer
 
         set_seed(seed)
-        tokenizer = origin.tokenizer()
-        model, policy, reference = build(origin, sft, rm, config, accelerator.device)
+        tokenizer = frozen_base.tokenizer()
+        model, policy, reference = build(frozen_base, sft, rm, config, accelerator.device)
         prompts = [encode(tokenizer, sample, config) for sample in samples]
         trainer = Trainer(
             model=model,
@@ -60,7 +59,7 @@ def main(
             accelerator=accelerator,
             work=state_folder,
         )
-        if origin.model.gradient_checkpointing:
+        if frozen_base.model.gradient_checkpointing:
             model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
             model.enable_input_require_grads()
         state = trainer.train()
@@ -71,7 +70,7 @@ def main(
         environment.write(log)
         atomic.write_json(log / "metrics.json", summary(state))
         with atomic.folder(to) as folder:
-            stack.save(model, policy[-1], "ppo", origin, [] if config.resume_lora_training else [sft], folder)
+            stack.save(model, policy[-1], "ppo", frozen_base, [] if config.resume_lora_training else [sft], folder)
             from safetensors.torch import save_file
 
             save_file(
@@ -82,15 +81,15 @@ def main(
 
 
 def build(
-    origin: base_model.Base, sft: Path, rm: Path, config: PpoConfig, device: Any
+    frozen_base: base_model.Base, sft: Path, rm: Path, config: PpoConfig, device: Any
 ) -> tuple[Any, list[str], list[str]]:
     """The stack with the adapter that trains, and the names of the policy's and the reference's adapters."""
-    model = stack.load(origin.causal_lm(device), [sft, rm])
+    model = stack.load(frozen_base.causal_lm(device), [sft, rm])
     if not config.resume_lora_training:
         model.add_adapter("ppo", config.lora.fit(model, "ppo").config(task_type="CAUSAL_LM"))
         return model, ["sft", "ppo"], ["sft"]
-    kept = stack.lineage(sft)
-    if kept.below:
+    sft_lineage = stack.lineage(sft)
+    if sft_lineage.below:
         raise UserError(f"{sft} stands on other adapters: resume_lora_training can't go on training it")
     model.load_adapter(str(sft), adapter_name="ppo", is_trainable=True)
     return model, ["ppo"], []

@@ -39,21 +39,21 @@ def main(
     seed = params.load(params_file, "seed", int)
     config = params.load(params_file, "predict", PredictConfig)
     samples = records.read_samples(test)
-    origin = base_model.read(base)
-    folders = stack.resolve(origin, adapter)
+    frozen_base = base_model.read(base)
+    folders = stack.resolve(frozen_base, adapter)
 
     from accelerate.utils import gather_object
     from tqdm import tqdm
 
     from stages.generation.generate import Answer, eos_ids, generate
 
-    here = processes.join()
-    tokenizer = origin.tokenizer()
-    model = stack.load(origin.causal_lm(here.device), folders)
+    accelerator = processes.join()
+    tokenizer = frozen_base.tokenizer()
+    model = stack.load(frozen_base.causal_lm(accelerator.device), folders)
     prompts = [encode(tokenizer, sample, config) for sample in samples]
-    mine = share(len(samples), here.process_index, here.num_processes, sharding.is_sharded(model))
+    mine = shard_indices(len(samples), accelerator.process_index, accelerator.num_processes, sharding.is_sharded(model))
     found: list[tuple[int, Answer]] = []
-    bar = tqdm(total=len(mine), desc=f"predict@{name}", unit="answer", disable=not here.is_main_process)
+    bar = tqdm(total=len(mine), desc=f"predict@{name}", unit="answer", disable=not accelerator.is_main_process)
     with stack.merged(model, only_if=config.merge_adapters), bar:
         for i, answer in generate(
             model,
@@ -68,7 +68,7 @@ def main(
             found.append((mine[i], answer))
             bar.update()
     answers = dict(gather_object(found))
-    if not here.is_main_process:
+    if not accelerator.is_main_process:
         return
 
     atomic.write_jsonl(
@@ -87,7 +87,7 @@ def main(
     )
 
 
-def share(count: int, process: int, processes: int, evenly: bool) -> list[int]:
+def shard_indices(count: int, process: int, processes: int, evenly: bool) -> list[int]:
     """The samples of this process; with `evenly`, one is answered twice where some would get less than others."""
     mine = list(range(process, count, processes))
     return [*mine, 0] if evenly and len(mine) < -(-count // processes) else mine

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import typer
 from pydantic import Field
 
+from stages.importing import recognize
 from stages.runtime import atomic, params
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 from stages.text import dialogues, json_files, preferences
-from stages.text.importers import recognize
 from stages.text.records import Pair, Sample
 
 
@@ -31,8 +31,6 @@ class DataConfig(dialogues.DialogueRules):
 
 @command
 def main(
-    folder: Annotated[Path, typer.Option("--dialogues", help="folder of {train,validate,test}_data.json")],
-    preference: Annotated[Path, typer.Option("--preferences", help="preference records")],
     to: Annotated[Path, typer.Option(help="folder for the JSON lines")],
     log: Annotated[Path, typer.Option(help="folder of metrics.json: what came in, was dropped and went out")],
     params_file: Annotated[Path, typer.Option("--params", help="parameters")],
@@ -41,6 +39,7 @@ def main(
     seed = params.load(params_file, "seed", int)
     data = params.load(params_file, "data", DataConfig)
 
+    folder, preference = Path(data.dialogues), Path(data.preferences)
     # Everything is read before anything is written: a mistake in the last file leaves no half of the data.
     splits, report = read_splits(folder, data)
     train, held_out, report["preferences"] = read_pairs(preference, data.preferences_validate_ratio, seed)

@@ -5,20 +5,21 @@ python -m stages.rm --help
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from pydantic import Field
 
 from stages.models import base_model, reward, stack
 from stages.models.lora import LoraConfig
-from stages.runtime import atomic, curves, environment, params, processes, resume
+from stages.runtime import atomic, params, processes, resume
 from stages.runtime.command import command
 from stages.text import encoding, records
-from stages.training import evaluation, length_grouping, supervised
+from stages.training import evaluation, length_grouping, trainer
+from stages.training.config import TrainingConfig
 
 
-class RmConfig(supervised.TrainingConfig):
+class RmConfig(TrainingConfig):
     num_train_epochs: params.Epochs = 2
     learning_rate: params.LearningRate = 5.0e-4
     logging_steps: params.Steps = 5
@@ -46,30 +47,33 @@ def main(
     seed = params.load(params_file, "seed", int)
     config = params.load(params_file, "rm", RmConfig)
     pairs, held_out = records.read_pairs(train), records.read_pairs(validate)
-    origin = base_model.read(base)
-    supervised.check_processes(config, origin.model.dtype)
+    frozen_base = base_model.read(base)
+    trainer.check_processes(config, frozen_base.model.dtype)
     first = processes.is_first()
 
-    with resume.folder("rm", [seed, config.model_dump()], [train, validate, base], first) as state:
+    with resume.folder("rm", [seed, config.model_dump()], [train, validate, base]) as state:
         from datasets import Dataset
         from peft import get_peft_model
         from transformers import set_seed
         from trl import RewardConfig, RewardTrainer
 
         set_seed(seed)
-        tokenizer = origin.tokenizer()
+        tokenizer = frozen_base.tokenizer()
         encoded = [encode(tokenizer, pair, config) for pair in pairs]
-        encoded_out = [encode(tokenizer, pair, config) for pair in held_out]
-        lengths = [max(len(e["chosen_ids"]), len(e["rejected_ids"])) for e in encoded]
-        order = length_grouping.epochs(lengths, config.batch_size, config.num_train_epochs, seed)
+        encoded_held_out = [encode(tokenizer, pair, config) for pair in held_out]
+        lengths = [max(map(len, pair.row().values())) for pair in encoded]
+        order = length_grouping.length_grouped_order(lengths, config.batch_size, config.num_train_epochs, seed)
 
-        model = reward.in_float32(origin.reward_model())
+        model = reward.in_float32(frozen_base.reward_model())
         lora = config.lora.fit(model, "rm").config(task_type="SEQ_CLS", modules_to_save=["score"])
         model = get_peft_model(model, lora)
-        common = supervised.arguments(config, origin.model.dtype, origin.model.gradient_checkpointing, seed, state)
-        trainer = evaluation.exact(RewardTrainer, ["loss", "accuracy", "margin"], preference_loss(config))(
+        common = trainer.arguments(
+            config, frozen_base.model.dtype, frozen_base.model.gradient_checkpointing, seed, state
+        )
+        measures = ["loss", "accuracy", "margin"]
+        run = evaluation.with_token_weighted_eval(RewardTrainer, measures, preference_loss(config))(
             model=model,
-            args=supervised.on_one_gpu(
+            args=trainer.on_one_gpu(
                 RewardConfig(
                     **common,
                     max_length=None,  # a length here would drop pairs; they are cut above instead
@@ -77,40 +81,29 @@ def main(
                     center_rewards_coefficient=config.center_rewards_coefficient or None,
                 )
             ),
-            train_dataset=Dataset.from_list([encoded[i] for i in order]),
-            eval_dataset=Dataset.from_list(encoded_out),
+            train_dataset=Dataset.from_list([encoded[i].row() for i in order]),
+            eval_dataset=Dataset.from_list([pair.row() for pair in encoded_held_out]),
             processing_class=tokenizer,
-            callbacks=supervised.callbacks(state),
+            callbacks=trainer.callbacks(state),
         )
-        supervised.keep_float32(model)
-        if len(trainer.train_dataset) != len(order):
-            raise RuntimeError(f"the trainer took {len(trainer.train_dataset)} of {len(order)} pairs")
-        supervised.train(trainer, state)
-        side_by_side = 2 * config.per_device_train_batch_size  # as many as while training, both of each pair
+        trainer.train(run, state, len(order))
+        both_sides = 2 * config.per_device_train_batch_size  # as many rows as a batch of pairs has
         # on all processes: a base may be sharded
-        judged = judge(trainer.model, encoded_out, held_out, tokenizer.pad_token_id, side_by_side)
+        scores = score_pairs(run.model, encoded_held_out, held_out, tokenizer.pad_token_id, both_sides)
         if not first:
             return
 
-        steps_per_epoch = len(pairs) / config.batch_size
-        rows = supervised.rows(trainer, steps_per_epoch, CURVE, step_of="loss")
-        evals = supervised.rows(trainer, steps_per_epoch, EVAL_CURVE, step_of="eval_loss")
-        curves.write(log / "curve.csv", CURVE, rows)
-        curves.write(log / "eval_curve.csv", EVAL_CURVE, evals)
-        environment.write(log)
-
-        atomic.write_jsonl(log / "scores.jsonl", judged)
-        margins = [row["chosen"] - row["rejected"] for row in judged]
-        shorter = [m for m, row in zip(margins, judged, strict=True) if row["chosen_length"] <= row["rejected_length"]]
+        outcome = trainer.write_curves(run, log, CURVE, EVAL_CURVE, len(pairs) / config.batch_size)
+        atomic.write_jsonl(log / "scores.jsonl", scores)
+        margins = [row["chosen"] - row["rejected"] for row in scores]
+        shorter = [m for m, row in zip(margins, scores, strict=True) if row["chosen_length"] <= row["rejected_length"]]
         in_order = [lengths[i] for i in order]
         atomic.write_json(
             log / "metrics.json",
             {
                 "pairs": {"train": len(pairs), "validate": len(held_out)},
                 "padding_share": round(length_grouping.padding_share(in_order, config.per_device_train_batch_size), 4),
-                "steps": trainer.state.global_step,
-                "best_step": supervised.best_eval(evals)["step"],
-                "eval_loss": round(supervised.best_eval(evals)["eval_loss"], 4),
+                **outcome,
                 "eval_accuracy": round(sum(m > 0 for m in margins) / len(margins), 4),
                 "eval_margin": round(sum(margins) / len(margins), 4),
                 # A model that only counts characters is right on the long ones and wrong on these.
@@ -119,20 +112,30 @@ def main(
             },
         )
         with atomic.folder(to) as folder:
-            stack.save(trainer.model, "default", "reward", origin, [], folder)
-            reward.save_head(trainer.model, folder)
+            stack.save(run.model, "default", "reward", frozen_base, [], folder)
+            reward.save_head(run.model, folder)
 
 
 CURVE = ("step", "epoch", "loss", "grad_norm", "learning_rate", "accuracy", "margin")
 EVAL_CURVE = ("step", "epoch", "eval_loss", "eval_accuracy", "eval_margin")
 
 
-def encode(tokenizer: Any, pair: records.Pair, config: RmConfig) -> dict[str, list[int]]:
-    prompt = encoding.encode_prompt(tokenizer, pair.history, pair.instruction, config.max_source_length, "rm").ids
-    return {
-        "chosen_ids": [*prompt, *encoding.encode_answer(tokenizer, pair.chosen, config.max_target_length).ids],
-        "rejected_ids": [*prompt, *encoding.encode_answer(tokenizer, pair.rejected, config.max_target_length).ids],
-    }
+class EncodedPair(NamedTuple):
+    prompt: list[int]
+    chosen: list[int]
+    rejected: list[int]
+
+    def row(self) -> dict[str, list[int]]:
+        return {"chosen_ids": [*self.prompt, *self.chosen], "rejected_ids": [*self.prompt, *self.rejected]}
+
+
+def encode(tokenizer: Any, pair: records.Pair, config: RmConfig) -> EncodedPair:
+    limit = config.max_target_length
+    return EncodedPair(
+        encoding.encode_prompt(tokenizer, pair.history, pair.instruction, config.max_source_length, "rm").ids,
+        encoding.encode_answer(tokenizer, pair.chosen, limit).ids,
+        encoding.encode_answer(tokenizer, pair.rejected, limit).ids,
+    )
 
 
 def preference_loss(config: RmConfig) -> Callable[[Any, Any], Any]:
@@ -149,16 +152,18 @@ def preference_loss(config: RmConfig) -> Callable[[Any, Any], Any]:
     return measure
 
 
-def judge(
-    model: Any, encoded: list[dict[str, list[int]]], pairs: list[records.Pair], pad: int, batch_size: int
+def score_pairs(
+    model: Any, encoded: list[EncodedPair], pairs: list[records.Pair], pad: int, batch_size: int
 ) -> list[dict[str, Any]]:
     """Scores and character lengths of both answers of each held-out pair."""
-    sequences = [e[side] for e in encoded for side in ("chosen_ids", "rejected_ids")]
-    values = reward.score_with_classifier(model, sequences, pad, batch_size)
+    model.eval()
+    prompts = [pair.prompt for pair in encoded for _ in range(2)]
+    answers = [answer for pair in encoded for answer in (pair.chosen, pair.rejected)]
+    scores = reward.score(model, reward.trained_head(model), prompts, answers, pad, batch_size)
     return [
         {
-            "chosen": round(values[2 * i], 4),
-            "rejected": round(values[2 * i + 1], 4),
+            "chosen": round(scores[2 * i], 4),
+            "rejected": round(scores[2 * i + 1], 4),
             "chosen_length": len(pair.chosen),
             "rejected_length": len(pair.rejected),
         }

@@ -12,13 +12,14 @@ import typer
 
 from stages.models import base_model, stack
 from stages.models.lora import LoraConfig
-from stages.runtime import atomic, curves, environment, params, processes, resume
+from stages.runtime import atomic, params, processes, resume
 from stages.runtime.command import command
 from stages.text import encoding, records
-from stages.training import evaluation, length_grouping, supervised
+from stages.training import evaluation, length_grouping, trainer
+from stages.training.config import TrainingConfig
 
 
-class SftConfig(supervised.TrainingConfig):
+class SftConfig(TrainingConfig):
     learning_rate: params.LearningRate = 3.0e-3
     max_source_length: params.Tokens = 256
     """Tokens of history and question; the oldest rounds go first, the question survives."""
@@ -43,66 +44,56 @@ def main(
     seed = params.load(params_file, "seed", int)
     config = params.load(params_file, "sft", SftConfig)
     samples = [*records.read_samples(train), *records.read_samples(validate)]
-    origin = base_model.read(base)
-    supervised.check_processes(config, origin.model.dtype)
+    frozen_base = base_model.read(base)
+    trainer.check_processes(config, frozen_base.model.dtype)
     first = processes.is_first()
 
-    with resume.folder("sft", [seed, config.model_dump()], [train, validate, base], first) as state:
+    with resume.folder("sft", [seed, config.model_dump()], [train, validate, base]) as state:
         from datasets import Dataset
         from peft import get_peft_model
         from transformers import set_seed
         from trl import SFTConfig, SFTTrainer
 
         set_seed(seed)
-        tokenizer = origin.tokenizer()
+        tokenizer = frozen_base.tokenizer()
         encoded = [encode(tokenizer, sample, config) for sample in samples]
-        dev, kept = split(len(encoded), config.dev_ratio, seed)
-        lengths = [len(encoded[i].ids) for i in kept]
-        order = length_grouping.epochs(lengths, config.batch_size, config.num_train_epochs, seed)
+        dev_rows, train_rows = split(len(encoded), config.dev_ratio, seed)
+        lengths = [len(encoded[i].ids) for i in train_rows]
+        order = length_grouping.length_grouped_order(lengths, config.batch_size, config.num_train_epochs, seed)
 
-        model = origin.causal_lm()
+        model = frozen_base.causal_lm()
         model = get_peft_model(model, config.lora.fit(model, "sft").config(task_type="CAUSAL_LM"))
-        common = supervised.arguments(config, origin.model.dtype, origin.model.gradient_checkpointing, seed, state)
-        trainer = evaluation.exact(SFTTrainer, ["loss"], answer_loss)(
-            model=model,
-            args=supervised.on_one_gpu(SFTConfig(**common, max_length=None, shuffle_dataset=False, packing=False)),
-            train_dataset=Dataset.from_list([encoded[kept[i]].row() for i in order]),
-            eval_dataset=Dataset.from_list([encoded[i].row() for i in dev]),
-            processing_class=tokenizer,
-            callbacks=supervised.callbacks(state),
+        common = trainer.arguments(
+            config, frozen_base.model.dtype, frozen_base.model.gradient_checkpointing, seed, state
         )
-        supervised.keep_float32(model)
-        if len(trainer.train_dataset) != len(order):
-            raise RuntimeError(f"the trainer took {len(trainer.train_dataset)} of {len(order)} samples")
-        supervised.train(trainer, state)
+        run = evaluation.with_token_weighted_eval(SFTTrainer, ["loss"], answer_loss)(
+            model=model,
+            args=trainer.on_one_gpu(SFTConfig(**common, max_length=None, shuffle_dataset=False, packing=False)),
+            train_dataset=Dataset.from_list([encoded[train_rows[i]].row() for i in order]),
+            eval_dataset=Dataset.from_list([encoded[i].row() for i in dev_rows]),
+            processing_class=tokenizer,
+            callbacks=trainer.callbacks(state),
+        )
+        trainer.train(run, state, len(order))
         if not first:
             return
 
-        steps_per_epoch = len(kept) / config.batch_size
-        rows = supervised.rows(trainer, steps_per_epoch, CURVE, step_of="loss")
-        evals = supervised.rows(trainer, steps_per_epoch, EVAL_CURVE, step_of="eval_loss")
-        curves.write(log / "curve.csv", CURVE, rows)
-        curves.write(log / "eval_curve.csv", EVAL_CURVE, evals)
-        environment.write(log)
-        best = supervised.best_eval(evals)
-        in_order = [len(encoded[kept[i]].ids) for i in order]
+        outcome = trainer.write_curves(run, log, CURVE, EVAL_CURVE, len(train_rows) / config.batch_size)
+        in_order = [lengths[i] for i in order]
         atomic.write_json(
             log / "metrics.json",
             {
-                "samples": {"train": len(kept), "dev": len(dev)},
+                "samples": {"train": len(train_rows), "dev": len(dev_rows)},
                 "samples_with_dropped_rounds": sum(e.dropped_rounds > 0 for e in encoded),
                 "samples_with_cut_question": sum(e.cut_question > 0 for e in encoded),
                 "samples_with_cut_answer": sum(e.cut_answer > 0 for e in encoded),
                 "padding_share": round(length_grouping.padding_share(in_order, config.per_device_train_batch_size), 4),
                 "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
-                "steps": trainer.state.global_step,
-                "best_step": best["step"],
-                "eval_loss": round(best["eval_loss"], 4),
-                "train_loss": round(rows[-1]["loss"], 4),
+                **outcome,
             },
         )
         with atomic.folder(to) as folder:
-            stack.save(model, "default", "sft", origin, [], folder)
+            stack.save(model, "default", "sft", frozen_base, [], folder)
 
 
 CURVE = ("step", "epoch", "loss", "grad_norm", "learning_rate")
@@ -139,8 +130,8 @@ def answer_loss(model: Any, batch: Any) -> Any:
     """[b, 2]: how many tokens each answer has, and their negative log-likelihood in all."""
     import torch
 
-    said = model(**batch, use_cache=False, fused_lm_head=True)
-    return torch.stack([said.label_mask.sum(1), -said.log_probs.sum(1)], dim=1)
+    outputs = model(**batch, use_cache=False, fused_lm_head=True)
+    return torch.stack([outputs.label_mask.sum(1), -outputs.log_probs.sum(1)], dim=1)
 
 
 def split(count: int, dev_ratio: float, seed: int) -> tuple[list[int], list[int]]:

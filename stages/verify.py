@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
-from stages.runtime import imports, resume
+from stages.runtime import params, resume
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 
@@ -64,7 +63,7 @@ def run(clone: Path, profile: str | None, targets: list[str]) -> None:
         del environment[name]  # inside a Git hook or a stage they would point back at this checkout
     dvc = [sys.executable, "-m", "dvc"]
     steps = [
-        (Path.cwd(), ["git", "clone", "--quiet", "--no-hardlinks", str(imports.ROOT), str(clone)]),
+        (Path.cwd(), ["git", "clone", "--quiet", "--no-hardlinks", str(resume.ROOT), str(clone)]),
         # Also where the user's own settings put all caches in one shared place.
         (clone, [*dvc, "config", "--local", "cache.dir", str(clone / ".dvc" / "cache")]),
         *([(clone, [sys.executable, "-m", "stages.profile", profile])] if profile else []),
@@ -82,10 +81,10 @@ def run(clone: Path, profile: str | None, targets: list[str]) -> None:
 
 def differences(first: Path, second: Path) -> list[str]:
     """A line for each file whose bytes differ between two checkouts that were run; none when dvc.lock is the same."""
-    texts = [(clone / LOCK).read_bytes() for clone in (first, second)]
-    if texts[0] == texts[1]:
+    locks = [clone / LOCK for clone in (first, second)]
+    if locks[0].read_bytes() == locks[1].read_bytes():
         return []
-    stages = [yaml.safe_load(text)["stages"] for text in texts]
+    stages = [params.read(lock)["stages"] for lock in locks]
     found: list[str] = []
     for stage in sorted(stages[0].keys() | stages[1].keys()):
         entries = [each.get(stage, {}) for each in stages]
@@ -111,9 +110,9 @@ def differing_files(first: Path, second: Path, out: str) -> list[str]:
 
 def git(*words: str) -> str:
     """What git prints for the checkout; UserError when it is none."""
-    done = subprocess.run(["git", *words], cwd=imports.ROOT, text=True, capture_output=True, check=False)
+    done = subprocess.run(["git", *words], cwd=resume.ROOT, text=True, capture_output=True, check=False)
     if done.returncode:
-        raise UserError(f"{imports.ROOT} is no Git checkout: {' '.join(done.stderr.split())}")
+        raise UserError(f"{resume.ROOT} is no Git checkout: {' '.join(done.stderr.split())}")
     return done.stdout
 
 

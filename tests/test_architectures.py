@@ -13,9 +13,9 @@ import yaml
 from safetensors.torch import load_file
 
 from stages import base as base_stage
-from stages import ppo, predict, rm, score, sft
+from stages import evaluate, ppo, predict, rm, sft
 from stages.generation.generate import Decoding, eos_ids, generate
-from stages.models import base_model, reward, stack
+from stages.models import base_model, forward, reward, stack
 from stages.rl import logprobs
 from stages.runtime.errors import UserError
 from stages.text import encoding
@@ -79,8 +79,7 @@ def write_params(folder: Path, model: str, **more: object) -> Path:
     params["sft"]["dev_ratio"] = 0.1
     params["ppo"] |= {"total_episodes": 8, "batch_size": 4, "per_device_train_batch_size": 2, "learning_rate": 0.02,
                       "min_response_length": 6, "max_response_length": 8}  # fmt: skip
-    params["predict"] |= {"max_new_tokens": 8, "bootstrap_samples": 10}
-    params["score"] |= {"bootstrap_samples": 10}
+    params["predict"] |= {"max_new_tokens": 8}
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     return folder / "params.yaml"
 
@@ -93,17 +92,15 @@ def write_data(folder: Path) -> None:
 
 def run_stages(to: Path, config: Path) -> None:
     samples, test, pairs = (to / f"{name}.jsonl" for name in ("samples", "test", "pairs"))
-    base_stage.main(samples, samples, to / "base", to / "base.csv", to / "base_eval.csv", to / "base.json", config)
-    sft.main(samples, test, to / "base", to / "sft", to / "sft.csv", to / "sft_eval.csv", to / "sft.json", config)
-    rm.main(pairs, pairs, to / "base", to / "rm", to / "rm.csv", to / "rm_eval.csv", to / "scores.jsonl",
-            to / "rm.json", config)  # fmt: skip
-    ppo.main(samples, to / "base", to / "sft", to / "rm", to / "ppo", to / "ppo.csv", to / "ppo.json", config)
+    log = to / "log"
+    base_stage.main(samples, samples, to / "base", log / "base", config)
+    sft.main(samples, test, to / "base", to / "sft", log / "sft", config)
+    rm.main(pairs, pairs, to / "base", to / "rm", log / "rm", config)
+    ppo.main(samples, to / "base", to / "sft", to / "rm", to / "ppo", log / "ppo", config)
     stacks = {"base": [], "sft": [to / "sft"], "ppo": [to / "sft", to / "ppo"]}
     for name, adapters in stacks.items():
-        predict.main(name, test, to / "base", to / f"{name}.jsonl", to / f"{name}_scores.jsonl",
-                     to / f"{name}_answers.json", config, adapters)  # fmt: skip
-    score.main(test, to, list(stacks), to / "base", to / "rm", stacks["ppo"], to / "rewards.jsonl",
-               to / "rewards.json", to / "lineage.json", config)  # fmt: skip
+        predict.main(name, test, to / "base", to / "answers" / f"{name}.jsonl", config, adapters)
+    evaluate.main(test, to / "answers", list(stacks), to / "base", to / "rm", stacks["ppo"], to / "evaluation", config)
 
 
 def prompts(tokenizer):
@@ -156,16 +153,16 @@ def test_lora_is_on_every_layer_it_should_be_and_on_no_head(run):
 
 
 def test_adapters_change_the_answers(run):
-    said = {name: (run.folder / f"{name}.jsonl").read_bytes() for name in ("base", "sft", "ppo")}
-    assert len(set(said.values())) == 3
-    rewards = json.loads((run.folder / "rewards.json").read_text())
-    assert len({rewards["base"], rewards["sft"], rewards["ppo"]}) == 3
+    names = ("base", "sft", "ppo")
+    answers = {(run.folder / "answers" / f"{name}.jsonl").read_bytes() for name in names}
+    numbers = {(run.folder / "evaluation" / f"{name}.jsonl").read_bytes() for name in names}
+    assert len(answers) == len(numbers) == 3
 
 
 def log_probs(model, tokenizer):
-    batch = logprobs.to_batch(prompts(tokenizer), [[5 + n] * (2 + n) for n in range(4)], tokenizer.pad_token_id, "cpu")
+    batch = forward.to_batch(prompts(tokenizer), [[5 + n] * (2 + n) for n in range(4)], tokenizer.pad_token_id, "cpu")
     with torch.no_grad():
-        return logprobs.words(model, batch, temperature=1.0, chunk=64).log_probs
+        return logprobs.response_log_probs(model, batch, temperature=1.0, chunk=64).log_probs
 
 
 def test_a_stack_is_the_model_with_merged_weights(run):
@@ -184,18 +181,17 @@ def test_the_score_in_ppo_is_the_reward_models(run):
     tokenizer = run.base.tokenizer()
     before = prompts(tokenizer)
     answers = [[5 + n] * (2 + n) + [tokenizer.eos_token_id] for n in range(4)]
-    batch = logprobs.to_batch(before, answers, tokenizer.pad_token_id, "cpu")
-    with torch.no_grad():
-        found = logprobs.scores(
-            stack.load(run.base.causal_lm(), [run.folder / "rm"]), batch, reward.load_head(run.folder / "rm", "cpu")
-        )
+    model, head = stack.load(run.base.causal_lm(), [run.folder / "rm"]), reward.load_head(run.folder / "rm", "cpu")
+    found = reward.score(model, head, before, answers, tokenizer.pad_token_id, batch_size=4)
     classifier = run.base.reward_model()
     classifier.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     tiny_models.multiply_out(classifier, run.folder / "rm")
-    classifier.score = reward.load_head(run.folder / "rm", "cpu")
-    sequences = [[*p, *a] for p, a in zip(before, answers, strict=True)]
-    expected = reward.score_with_classifier(classifier, sequences, tokenizer.pad_token_id, batch_size=32)
-    assert found.tolist() == pytest.approx(expected, abs=1e-4) and max(expected) - min(expected) > 0.01
+    classifier.score = head
+    with torch.no_grad():  # as it trains: transformers finds the last token of a row by itself
+        expected = [
+            classifier(input_ids=torch.tensor([[*p, *a]])).logits.item() for p, a in zip(before, answers, strict=True)
+        ]
+    assert found == pytest.approx(expected, abs=1e-4) and max(expected) - min(expected) > 0.01
 
 
 def test_an_answer_does_not_depend_on_its_batch_and_stops_at_its_end(run):
@@ -250,8 +246,8 @@ def test_capped_logits_end_ppo_with_one_line(capped, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run_stages(capped, config)
     assert errors(capsys) == [
-        "error: model.name: Gemma2ForCausalLM changes its logits after the LM head, which PPO here does not know how "
-        "to do; choose another model"
+        "error: model.name: Gemma2ForCausalLM changes its logits after the LM head, which PPO does not support; choose "
+        "another model"
     ]
     assert (capped / "rm" / "lineage.json").exists() and not (capped / "ppo").exists()
 

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import imports
 import pytest
 import tiny_models
 import torch
@@ -21,7 +22,7 @@ from stages import chat
 from stages.generation.generate import eos_ids, generate
 from stages.models import base_model, stack
 from stages.predict import PredictConfig
-from stages.runtime import imports, params
+from stages.runtime import params
 from stages.runtime.errors import UserError
 from stages.serving import chat_models, conversation, interrupts, model_names, repl, streaming, terminal
 from stages.serving.model_names import Name

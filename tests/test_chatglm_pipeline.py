@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import chatglm_pair
+import imports
 import pytest
 import torch
 import yaml
@@ -18,10 +19,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stages.generation import generate
 from stages.metrics import text_metrics
-from stages.models import base_model, reward, stack
+from stages.models import base_model, forward, reward, stack
 from stages.models.chatglm import prompt
 from stages.rl import logprobs
-from stages.runtime import atomic, imports
+from stages.runtime import atomic
 from stages.serving import streaming
 from stages.text import encoding, records
 
@@ -188,7 +189,7 @@ def test_ppo_gives_padded_rows_the_positions_of_each_alone(run, monkeypatch):
     from stages.models.chatglm import modeling
 
     tokenizer, model, prompts = views_of(run)
-    batch = logprobs.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
+    batch = forward.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
     seen = {}
     for name in ("rotary_angles", "visible"):
 
@@ -218,11 +219,11 @@ def test_ppo_reads_padded_rows_as_each_alone(run):
     value_head = torch.nn.Linear(32, 1)
     value_head.load_state_dict(load_file(run.ppo / "value_head.safetensors"))
     head = reward.load_head(run.rm, "cpu")
-    batch = logprobs.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
+    batch = forward.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
     logprobs.check_plain_head(model, batch)
-    said = logprobs.words(model, batch, 0.7, 4, value_head)
+    said = logprobs.response_log_probs(model, batch, 0.7, 4, value_head)
     with stack.active(model, ["reward"]), torch.no_grad():
-        scores = logprobs.scores(model, batch, head)
+        scores = reward.score(model, head, prompts, RESPONSES, tokenizer.pad_token_id, 4)
     for row, (prompt_ids, response) in enumerate(zip(prompts, RESPONSES, strict=True)):
         ids = torch.tensor([[*prompt_ids, *response]])
         with torch.no_grad():
@@ -236,7 +237,7 @@ def test_ppo_reads_padded_rows_as_each_alone(run):
         close = {"atol": 1e-5, "rtol": 1e-5}
         torch.testing.assert_close(said.log_probs[row, : len(response)], log_probs, **close)
         torch.testing.assert_close(said.values[row, : len(response)], values, **close)
-        torch.testing.assert_close(scores[row], expected[0], **close)
+        assert scores[row] == pytest.approx(expected.item(), abs=1e-5)
         assert not said.log_probs[row, len(response) :].any()
 
 
@@ -244,25 +245,28 @@ def test_ppo_scores_as_the_classifier_that_was_trained(run):
     from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
 
     tokenizer, model, prompts = views_of(run)
-    batch = logprobs.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
-    with stack.active(model, ["reward"]), torch.no_grad():
-        scores = logprobs.scores(model, batch, reward.load_head(run.rm, "cpu"))
+    head = reward.load_head(run.rm, "cpu")
+    with stack.active(model, ["reward"]):
+        scores = reward.score(model, head, prompts, RESPONSES, tokenizer.pad_token_id, batch_size=4)
     classifier = base_model.read(run.base).reward_model()
     lora = LoraConfig(r=4, lora_alpha=32, target_modules=["query_key_value"], task_type="SEQ_CLS")
     classifier = get_peft_model(classifier, lora)
     head = {"base_model.model.score.weight": load_file(run.rm / reward.HEAD)["weight"]}
     assert not set_peft_model_state_dict(classifier, load_file(run.rm / stack.WEIGHTS) | head).unexpected_keys
-    rows = [[*p, *r] for p, r in zip(prompts, RESPONSES, strict=True)]
-    found = reward.score_with_classifier(classifier, rows, tokenizer.pad_token_id, batch_size=4)
-    assert found == pytest.approx(scores.tolist(), abs=1e-5)
+    with torch.no_grad():
+        found = [
+            classifier(input_ids=torch.tensor([[*p, *r]])).logits.item()
+            for p, r in zip(prompts, RESPONSES, strict=True)
+        ]
+    assert found == pytest.approx(scores, abs=1e-5)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.01), ("float16", 1e-3)])
 def test_checkpointing_and_half_precision(run, dtype, tolerance):
     """The gradients with recomputed activations are those without, in each precision; and near those of float32."""
     tokenizer, exact, prompts = views_of(run)
-    batch = logprobs.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
-    expected = logprobs.words(exact, batch, 1.0, 8).log_probs
+    batch = forward.to_batch(prompts, RESPONSES, tokenizer.pad_token_id, "cpu")
+    expected = logprobs.response_log_probs(exact, batch, 1.0, 8).log_probs
     found = []
     for checkpointing in (False, True):
         _, model, _ = views_of(run, dtype=dtype)
@@ -270,7 +274,7 @@ def test_checkpointing_and_half_precision(run, dtype, tolerance):
         if checkpointing:
             model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": False})
             model.enable_input_require_grads()
-        said = logprobs.words(model, batch, 1.0, 8)
+        said = logprobs.response_log_probs(model, batch, 1.0, 8)
         said.log_probs.sum().backward()
         found.append([p.grad for p in model.parameters() if p.requires_grad])
         assert model.get_decoder().layers[0].attention.query_key_value.base_layer.weight.dtype == getattr(torch, dtype)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import imports
 import pytest
 import tiny_models
 import torch
@@ -19,7 +20,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 from stages import export
 from stages.models import base_model, stack
-from stages.runtime import atomic, imports
+from stages.runtime import atomic
 from stages.serving import merged_model, model_names
 from stages.serving.model_card import SOURCES
 from stages.serving.model_names import Name

@@ -2,18 +2,17 @@
 
 import ast
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import imports
+import parameters
 import pytest
 import yaml
-
-from stages.runtime import imports
-
-ROOT = imports.ROOT
-PAGE = Path("stages/page")
+from imports import ROOT
 
 # Every stage of the graph and the module that it runs. A stage that is missing here fails `test_all_stages`.
 MODULES = {
@@ -25,7 +24,7 @@ MODULES = {
     "predict@base": "predict",
     "predict@sft": "predict",
     "predict@ppo": "predict",
-    "score": "score",
+    "evaluate": "evaluate",
     "report": "report",
 }
 each_stage = pytest.mark.parametrize("name", MODULES)
@@ -47,44 +46,36 @@ def deps(stage: Any) -> set[str]:
     return {dep.def_path for dep in stage.deps if not isinstance(dep, ParamsDependency)}
 
 
-def read_sections(module: str) -> set[str]:
-    """The sections in `params.load(…, "<section>", …)`, in a stage's module or any that it imports."""
-    found = set()
-    for file in imports.closure(ROOT / "stages" / f"{module}.py"):
-        for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "params.load":
-                section = node.args[1]
-                assert isinstance(section, ast.Constant), f"{file}, line {node.lineno}: name the section as a literal"
-                found.add(section.value)
-    return found
+def code_of(module: str) -> list[Path]:
+    return imports.closure(ROOT / "stages" / f"{module}.py")
+
+
+def nodes_of(module: str) -> Iterator[tuple[str, ast.AST]]:
+    """Every node of the syntax trees of a stage's code, with the file and line where it stands."""
+    for file in code_of(module):
+        for node in ast.walk(imports.tree(ROOT / file)):
+            yield f"{file}, line {getattr(node, 'lineno', 0)}", node
 
 
 def test_all_stages(graph: dict[str, Any]) -> None:
-    ran = {
-        name: re.findall(r"python\} -m stages\.(\w+)|^python -m stages\.(\w+)", stage.cmd)
-        for name, stage in graph.items()
-    }
-    assert {name: "".join(found[0]) for name, found in ran.items()} == MODULES
+    ran = {name: re.findall(r"python\}? -m stages\.(\w+)", stage.cmd) for name, stage in graph.items()}
+    assert ran == {name: [module] for name, module in MODULES.items()}
 
 
 @each_stage
-def test_code(graph: dict[str, Any], name: str) -> None:
+def test_rooms(graph: dict[str, Any], name: str) -> None:
+    """Every file that a stage imports lies in a room that it declares; every room that it declares, it imports from."""
     declared = {dep for dep in deps(graph[name]) if dep.startswith("stages/")}
-    used = {file.as_posix() for file in imports.closure(ROOT / "stages" / f"{MODULES[name]}.py")}
-    if any(Path(file).parent == PAGE for file in used):
-        used |= {
-            (PAGE / file.name).as_posix() for file in (ROOT / PAGE).iterdir() if file.is_file() and file.suffix != ".py"
-        }
+    used = {file.as_posix() if len(file.parts) == 2 else "/".join(file.parts[:2]) for file in code_of(MODULES[name])}
     assert declared == used, f"add to the deps of {name}: {used - declared}; take out: {declared - used}"
+    assert all((ROOT / dep).exists() for dep in declared)
 
 
 @each_module
 def test_no_import_that_the_walk_can_not_see(module: str) -> None:
-    for file in imports.closure(ROOT / "stages" / f"{module}.py"):
-        for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
-            assert not (isinstance(node, ast.ImportFrom) and node.level), f"{file}, line {node.lineno}: relative"
-            if isinstance(node, ast.Call):
-                assert ast.unparse(node.func) not in ("__import__", "import_module", "importlib.import_module"), file
+    for place, node in nodes_of(module):
+        if isinstance(node, ast.Call):
+            assert ast.unparse(node.func) not in ("__import__", "import_module", "importlib.import_module"), place
 
 
 @each_stage
@@ -96,32 +87,59 @@ def test_parameters(graph: dict[str, Any], name: str) -> None:
     if name == "report":  # the page prints params.yaml whole
         used = set(yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8")))
     else:
-        used = read_sections(MODULES[name])
+        used = sections(MODULES[name])
     assert declared == used
+
+
+def sections(module: str) -> set[str]:
+    """The sections in `params.load(…, "<section>", …)`, in a stage's module or any that it imports."""
+    found = set()
+    for place, node in nodes_of(module):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "params.load":
+            section = node.args[1]
+            assert isinstance(section, ast.Constant), f"{place}: name the section as a literal"
+            found.add(section.value)
+    return found
 
 
 @each_stage
 def test_command(graph: dict[str, Any], name: str) -> None:
-    """The paths that a stage is given are those that it declares, each one or the folder that it lies in."""
+    """The paths that a stage is given are those that it declares, each one or the folder that it lies in.
+
+    They stand in its command, but for the user's own data: `preprocess` finds those in its section of params.yaml.
+    """
     stage = graph[name]
-    given = {word for word in stage.cmd.split() if "/" in word}
-    data = {dep for dep in deps(stage) if not dep.startswith("stages/")} | {out.def_path for out in stage.outs}
+    given = {word for word in shlex.split(stage.cmd) if word.split("/")[0] in ("data", "models", "reports")}
+    if name == "preprocess":
+        data = parameters.document()["data"]
+        given |= {data["dialogues"], data["preferences"]}
+    declared = {dep for dep in deps(stage) if not dep.startswith("stages/")} | {out.def_path for out in stage.outs}
     for word in given:
-        assert any(path == word or path.startswith(f"{word}/") for path in data), f"{word} is not declared"
-    for path in data:
+        assert any(path == word or path.startswith(f"{word}/") for path in declared), f"{word} is not declared"
+    for path in declared:
         assert any(path == word or path.startswith(f"{word}/") for word in given), f"{path} is not given"
+
+
+def test_no_parameter_reaches_a_shell() -> None:
+    """DVC would paste its value into a shell line as it stands; only the names in a `foreach` may go there."""
+    document = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    for name, entry in document["stages"].items():
+        command = entry.get("do", entry)["cmd"]
+        assert not re.findall(r"(?<!\\)\$\{(?!key\}|item\.)[^}]*\}", command), f"{name}: {command}"
 
 
 @each_module
 def test_paths_stand_in_the_graph_only(module: str) -> None:
-    for file in imports.closure(ROOT / "stages" / f"{module}.py"):
-        tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
-        told = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}  # docstrings
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in told:
-                assert not re.search(r"(?<![\w./])(data|models|reports|profiles)/", node.value), (
-                    f"{file}, line {node.lineno}: a path belongs in dvc.yaml"
-                )
+    allowed = set()
+    for place, node in nodes_of(module):
+        if isinstance(node, ast.Expr):
+            allowed.add(node.value)  # a docstring
+        elif isinstance(node, ast.AnnAssign):
+            allowed.add(node.value)  # a parameter's default, which params.yaml repeats
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in allowed:
+            assert not re.search(r"(?<![\w./])(data|models|reports|profiles)/", node.value), (
+                f"{place}: a path belongs in dvc.yaml"
+            )
 
 
 @each_stage
@@ -169,7 +187,8 @@ def test_outs_are_ignored_or_tracked(graph: dict[str, Any], name: str) -> None:
         pytest.skip("not a Git checkout")
     tracked = set(git("ls-files"))
     for out in graph[name].outs:
-        rule = git("check-ignore", "--verbose", "--no-index", out.def_path)
+        folder = "" if Path(out.def_path).suffix else "/"  # it need not be there for Git to know that it is one
+        rule = git("check-ignore", "--verbose", "--no-index", f"{out.def_path}{folder}")
         if out.use_cache:
             assert rule, f"{out.def_path}: add it to .gitignore"
             assert rule[0].split(":")[0] in tracked, f"{out.def_path}: a tracked .gitignore must name it, not {rule[0]}"
@@ -177,8 +196,11 @@ def test_outs_are_ignored_or_tracked(graph: dict[str, Any], name: str) -> None:
         else:
             assert not rule, f"{out.def_path}: is not in DVC's cache, so Git must track it: {rule[0]}"
             # Before the first run is committed there is nothing to track.
-            assert out.def_path in tracked or "dvc.lock" not in tracked, f"{out.def_path}: git add it"
+            below = [file for file in tracked if file == out.def_path or file.startswith(f"{out.def_path}/")]
+            assert below or "dvc.lock" not in tracked, f"{out.def_path}: git add it"
 
 
-def git(*words: str) -> list[str]:
-    return subprocess.run(["git", *words], cwd=ROOT, text=True, capture_output=True, check=False).stdout.splitlines()
+def git(*arguments: str) -> list[str]:
+    return subprocess.run(
+        ["git", *arguments], cwd=ROOT, text=True, capture_output=True, check=False
+    ).stdout.splitlines()

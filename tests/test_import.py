@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from stages import import_data, preprocess
-from stages.text.importers import formats
+from stages.importing import formats
 
 ROOT = Path(__file__).parents[1]
 TURNS = [("发烧{0}天了\u2028怎么办", "多喝水"), ("{0}天够吗？", "再{0}天。")]
@@ -301,8 +301,7 @@ def test_the_profile_goes_on_through_the_project(importer, capsys, tmp_path):
     shutil.copy(ROOT / "params.yaml", tmp_path)
     shutil.copy(ROOT / "params.yaml", tmp_path / "default.yaml")
     profile.main("mine", tmp_path, tmp_path / "params.yaml")
-    data = tmp_path / "data" / "mine"
-    preprocess.main(data, data / "preferences.json", tmp_path / "out", tmp_path / "log", tmp_path / "params.yaml")
+    preprocess.main(tmp_path / "out", tmp_path / "log", tmp_path / "params.yaml")
     counts = json.loads((tmp_path / "log" / "metrics.json").read_text())
     assert sum(counts[part]["samples"] for part in ("train", "validate", "test")) == 2 * COUNT
     assert counts["preferences"]["pairs"] == COUNT

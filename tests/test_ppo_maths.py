@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import tensor
 
-from stages.rl import maths
+from stages.rl import maths, stats
 
 
 def close(found, expected, atol=1e-6):
@@ -110,14 +110,14 @@ def test_cosine_rises_then_falls_to_zero():
 
 
 def test_repetition_counts_what_was_said_before():
-    assert maths.repetition([1, 2, 3]) == 0.0
-    assert maths.repetition([1, 2, 3, 4, 5]) == 0.0
-    assert maths.repetition([7] * 13) == pytest.approx(0.9)
-    assert maths.repetition([1, 2, 1, 2, 1], order=2) == 0.5
+    assert stats.repetition([1, 2, 3]) == 0.0
+    assert stats.repetition([1, 2, 3, 4, 5]) == 0.0
+    assert stats.repetition([7] * 13) == pytest.approx(0.9)
+    assert stats.repetition([1, 2, 1, 2, 1], order=2) == 0.5
 
 
 def test_correlation():
-    assert maths.correlation(tensor([1.0, 2.0, 3.0]), tensor([2.0, 4.0, 6.0])) == pytest.approx(1.0)
-    assert maths.correlation(tensor([1.0, 2.0, 3.0]), tensor([1.0, 0.0, 1.0])) == pytest.approx(0.0)
-    assert maths.correlation(tensor([1.0, 2.0, 3.0]), tensor([3.0, 1.0, 2.0])) == pytest.approx(-0.5)
-    assert maths.correlation(tensor([5.0, 5.0]), tensor([1.0, 2.0])) == 0.0
+    assert stats.correlation(tensor([1.0, 2.0, 3.0]), tensor([2.0, 4.0, 6.0])) == pytest.approx(1.0)
+    assert stats.correlation(tensor([1.0, 2.0, 3.0]), tensor([1.0, 0.0, 1.0])) == pytest.approx(0.0)
+    assert stats.correlation(tensor([1.0, 2.0, 3.0]), tensor([3.0, 1.0, 2.0])) == pytest.approx(-0.5)
+    assert stats.correlation(tensor([5.0, 5.0]), tensor([1.0, 2.0])) == 0.0

@@ -18,11 +18,12 @@ from transformers import AutoModelForCausalLM
 
 from stages import ppo
 from stages.generation import generate
-from stages.models import base_model, reward, stack
+from stages.models import base_model, forward, reward, stack
 from stages.models.lora import LoraConfig
 from stages.rl import logprobs, reward_hacking
 from stages.rl.config import PpoConfig
-from stages.rl.trainer import Rollouts, Trainer
+from stages.rl.rollouts import Rollouts
+from stages.rl.trainer import Trainer
 from stages.runtime import checkpoints
 from stages.runtime.errors import UserError
 
@@ -30,15 +31,14 @@ torch.set_num_threads(1)
 SEED = 5
 EOS = [3, *range(40, 70)]
 """So many that a third of the random model's responses end by themselves."""
-KNOBS = PpoConfig(
+CONFIG = PpoConfig(
     resume_lora_training=False, total_episodes=24, batch_size=8, num_ppo_epochs=2, num_mini_batches=2,
     per_device_train_batch_size=3, learning_rate=2e-3, lr_scheduler_type="cosine", warmup_ratio=0.34,
     max_grad_norm=0.5, max_source_length=64, min_response_length=5, max_response_length=9, temperature=0.8,
     local_rollout_forward_batch_size=3, merge_adapters_for_rollouts=True, lm_head_chunk=5,
     normalize_reward="standardize", reward_clip=1.5, missing_eos_penalty=0.7, whiten_rewards=True, kl_coef=0.1,
     kl_target=2.0, kl_horizon=100, early_stop_kl=None, cliprange=0.1, cliprange_value=0.1, vf_coef=0.3, gamma=0.97,
-    lam=0.9, value_head_init="reward", save_steps=1,
-    lora=LoraConfig(r=2, alpha=5, dropout=0.0, target_modules="all-linear"),
+    lam=0.9, value_head_init="reward", save_steps=1, lora=LoraConfig(r=2, alpha=5, dropout=0.0),
 )  # fmt: skip
 
 
@@ -49,11 +49,11 @@ def folders(tmp_path_factory):
 
 @pytest.fixture
 def new_trainer(folders, tmp_path):
-    origin = base_model.read(folders.base)
+    frozen_base = base_model.read(folders.base)
 
-    def make(config=KNOBS, work=tmp_path, prompts=None):
+    def make(config=CONFIG, work=tmp_path, prompts=None):
         torch.manual_seed(SEED)
-        model, policy, reference = ppo.build(origin, folders.sft, folders.rm, config, None)
+        model, policy, reference = ppo.build(frozen_base, folders.sft, folders.rm, config, None)
         return Trainer(
             model=model,
             policy=policy,
@@ -263,32 +263,34 @@ class Naive:
         }  # fmt: skip
 
 
-OTHER_KNOBS = {
+OTHER_CONFIG = {
     "resume_lora_training": True, "normalize_reward": "none", "reward_clip": None, "missing_eos_penalty": 0.0,
     "whiten_rewards": False, "kl_target": None, "value_head_init": "zero", "lr_scheduler_type": "constant",
     "merge_adapters_for_rollouts": False, "temperature": 1.0, "gamma": 1.0,
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("config", [KNOBS, KNOBS.replace(**OTHER_KNOBS)], ids=["new adapter", "resumed adapter"])
+@pytest.mark.parametrize("config", [CONFIG, CONFIG.replace(**OTHER_CONFIG)], ids=["new adapter", "resumed adapter"])
 def test_every_number_is_the_naive_twins(new_trainer, folders, config, monkeypatch):
     trainer = new_trainer(config)
     naive = Naive(folders, trainer)
     seen = {}
-    evaluate = trainer.evaluate
-    monkeypatch.setattr(
-        trainer, "evaluate", lambda rollouts: seen.update(rollouts=rollouts, found=evaluate(rollouts)) or seen["found"]
-    )
+    make_experience = trainer.make_experience
+
+    def spy(rollouts):
+        seen.update(rollouts=rollouts, experience=make_experience(rollouts))
+        return seen["experience"]
+
+    monkeypatch.setattr(trainer, "make_experience", spy)
     ended = clipped = 0.0
     for number in range(3):
         log = trainer.step()
         rows, expected = naive.update(number)
-        _, experience, _ = seen["found"]
         assert seen["rollouts"].responses == [row["response"] for row in rows]
         assert seen["rollouts"].ended.tolist() == [row["ended"] for row in rows]
         for name in ("log_probs", "values", "advantages", "returns"):
             for i, row in enumerate(rows):
-                found = getattr(experience, name)[i]
+                found = getattr(seen["experience"], name)[i]
                 torch.testing.assert_close(found[: len(row[name])], torch.tensor(row[name]), atol=1e-5, rtol=1e-5)
                 assert not found[len(row[name]) :].any()
         assert {name: log[name] for name in expected} == pytest.approx(expected, abs=1e-5, rel=1e-5)
@@ -299,7 +301,7 @@ def test_every_number_is_the_naive_twins(new_trainer, folders, config, monkeypat
 
 
 def test_the_first_ratio_is_1_and_the_reference_is_the_sft_model(new_trainer):
-    trainer = new_trainer(KNOBS.replace(num_ppo_epochs=1, num_mini_batches=1, normalize_reward="none"))
+    trainer = new_trainer(CONFIG.replace(num_ppo_epochs=1, num_mini_batches=1, normalize_reward="none"))
     first = trainer.step()
     assert first["kl"] == pytest.approx(0, abs=1e-5) and first["kl_k3"] == pytest.approx(0, abs=1e-5)
     second = trainer.step()
@@ -310,20 +312,20 @@ def test_the_first_ratio_is_1_and_the_reference_is_the_sft_model(new_trainer):
 
 def test_a_first_ratio_that_is_not_1_ends_the_run(new_trainer, monkeypatch):
     trainer = new_trainer()
-    evaluate = trainer.evaluate
+    make_experience = trainer.make_experience
 
     def disagree(rollouts):
-        score, experience, log = evaluate(rollouts)
-        return score, experience._replace(log_probs=experience.log_probs - 0.01), log
+        experience = make_experience(rollouts)
+        return experience._replace(log_probs=experience.log_probs - 0.01)
 
-    monkeypatch.setattr(trainer, "evaluate", disagree)
+    monkeypatch.setattr(trainer, "make_experience", disagree)
     with pytest.raises(RuntimeError, match=r"update 1: the first ratio is 1\.01"):
         trainer.step()
 
 
 @pytest.mark.parametrize("resumed", [False, True])
 def test_an_update_changes_the_policy_adapter_and_the_value_head_and_nothing_else(new_trainer, resumed):
-    trainer = new_trainer(KNOBS.replace(resume_lora_training=resumed))
+    trainer = new_trainer(CONFIG.replace(resume_lora_training=resumed))
     before = {name: p.detach().clone() for name, p in trainer.model.state_dict().items()}
     trainer.step()
     changed = {name for name, p in trainer.model.state_dict().items() if not torch.equal(p, before[name])}
@@ -334,9 +336,9 @@ def test_an_update_changes_the_policy_adapter_and_the_value_head_and_nothing_els
     assert trainer.value_head.weight.abs().sum() > 0
 
 
-def test_a_batch_of_8_is_4_twice(new_trainer, tmp_path):
+def test_gradient_accumulation_matches_the_full_batch(new_trainer):
     whole = new_trainer(
-        KNOBS.replace(
+        CONFIG.replace(
             num_mini_batches=1,
             per_device_train_batch_size=8,
             lm_head_chunk=1000,
@@ -344,7 +346,7 @@ def test_a_batch_of_8_is_4_twice(new_trainer, tmp_path):
         )
     )
     halves = new_trainer(
-        KNOBS.replace(
+        CONFIG.replace(
             num_mini_batches=1,
             per_device_train_batch_size=4,
             lm_head_chunk=3,
@@ -364,20 +366,20 @@ RESPONSES = [[20, 21, 22, 3], [3], [], [50, 51, 3]]
 
 def test_a_padded_row_is_the_row_alone(new_trainer):
     trainer = new_trainer()
-    together = logprobs.to_batch(PROMPTS, RESPONSES, pad=0, device=None)
-    with torch.no_grad():
-        words = logprobs.words(trainer.model, together, 0.8, 3, trainer.reward_head)
-        scores = logprobs.scores(trainer.model, together, trainer.reward_head)
+    model, head = trainer.model, trainer.reward_head
+    rollouts = Rollouts(PROMPTS, RESPONSES, torch.zeros(len(PROMPTS)))
+    for size in (2, 4):
+        together = logprobs.rollout_log_probs(model, rollouts, 0.8, 3, size, 0, head)
+        scores = reward.score(model, head, PROMPTS, RESPONSES, 0, size)
         for i, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
-            alone = logprobs.to_batch([prompt], [response], pad=0, device=None)
-            said = logprobs.words(trainer.model, alone, 0.8, 100, trainer.reward_head)
-            for found, expected in zip(words, said, strict=True):
+            batch = forward.to_batch([prompt], [response], pad=0, device=None)
+            with torch.no_grad():
+                alone = logprobs.response_log_probs(model, batch, 0.8, 100, head)
+            for found, expected in zip(together, alone, strict=True):
                 length = len(response)
                 torch.testing.assert_close(found[i, :length], expected[0, :length], atol=1e-5, rtol=1e-5)
                 assert not found[i, length:].any()
-            assert scores[i].item() == pytest.approx(
-                logprobs.scores(trainer.model, alone, trainer.reward_head).item(), abs=1e-5
-            )
+            assert scores[i] == pytest.approx(*reward.score(model, head, [prompt], [response], 0, 1), abs=1e-5)
 
 
 def test_positions_count_the_tokens_and_not_the_padding(new_trainer):
@@ -386,15 +388,15 @@ def test_positions_count_the_tokens_and_not_the_padding(new_trainer):
     seen = []
     trunk = trainer.model.get_base_model().get_decoder()
     trunk.register_forward_pre_hook(lambda module, inputs, named: seen.append(named["position_ids"]), with_kwargs=True)
-    logprobs.hidden_states(trainer.model, logprobs.to_batch([[9, 8, 7], [30]], [[3], [20, 3]], pad=0, device=None))
+    forward.hidden_states(trainer.model, forward.to_batch([[9, 8, 7], [30]], [[3], [20, 3]], pad=0, device=None))
     assert seen[0].tolist() == [[0, 1, 2, 3, 3], [0, 0, 0, 1, 2]]
 
 
 @pytest.mark.parametrize("responses", [RESPONSES * 2, [[3]] * 8], ids=["some empty", "EOS alone"])
 def test_an_empty_response_is_learnt_from_without_harm(new_trainer, responses, monkeypatch):
-    trainer = new_trainer(KNOBS.replace(whiten_rewards=False))
+    trainer = new_trainer(CONFIG.replace(whiten_rewards=False))
     ended = torch.tensor([float(bool(r)) for r in responses])
-    monkeypatch.setattr(trainer, "sample", lambda: Rollouts(PROMPTS * 2, responses, ended))
+    monkeypatch.setattr(trainer, "sample_rollouts", lambda: Rollouts(PROMPTS * 2, responses, ended))
     row = trainer.step()
     assert row["response_length"] == sum(map(len, responses)) / 8
     assert row["eos_rate"] == ended.mean().item()
@@ -404,7 +406,7 @@ def test_an_empty_response_is_learnt_from_without_harm(new_trainer, responses, m
 def test_a_response_without_eos_is_charged_the_penalty(new_trainer):
     rewards = {}
     for penalty in (0.0, 0.7):
-        trainer = new_trainer(KNOBS.replace(missing_eos_penalty=penalty, whiten_rewards=False))
+        trainer = new_trainer(CONFIG.replace(missing_eos_penalty=penalty, whiten_rewards=False))
         row = trainer.step()
         rewards[penalty] = row["reward"]
         assert 0 < row["eos_rate"] < 1
@@ -413,13 +415,13 @@ def test_a_response_without_eos_is_charged_the_penalty(new_trainer):
 
 def test_only_response_positions_go_through_the_lm_head_and_in_chunks(new_trainer):
     trainer = new_trainer()
-    rollouts = trainer.sample()
+    rollouts = trainer.sample_rollouts()
     seen = []
     head = trainer.model.get_base_model().get_output_embeddings()
     head.register_forward_hook(lambda module, inputs, output: seen.append(len(inputs[0])))
-    trainer.evaluate(rollouts)
+    trainer.make_experience(rollouts)
     assert sum(seen) == 2 * sum(map(len, rollouts.responses))  # the policy's and the reference's
-    assert max(seen) <= KNOBS.lm_head_chunk
+    assert max(seen) <= CONFIG.lm_head_chunk
 
 
 @pytest.mark.parametrize(
@@ -438,9 +440,9 @@ def test_only_response_positions_go_through_the_lm_head_and_in_chunks(new_traine
     ids=["reward head", "value head", "ppo adapter", "sft adapter"],
 )
 def test_what_is_not_finite_ends_the_run_by_name_and_keeps_the_checkpoint(new_trainer, tmp_path, spoil, name):
-    trainer = new_trainer(KNOBS.replace(total_episodes=8))
+    trainer = new_trainer(CONFIG.replace(total_episodes=8))
     trainer.train()
-    trainer.config = KNOBS
+    trainer.config = CONFIG
     with torch.no_grad():
         spoil(trainer).view(-1)[0] = math.nan
     with pytest.raises(UserError, match=f"ppo update 2: `{name}` is not finite"):
@@ -456,12 +458,12 @@ def test_a_gradient_that_is_not_finite_ends_the_run(new_trainer):
 
 
 def test_early_stop_kl_ends_the_run_before_it_learns_from_that_batch(new_trainer, tmp_path, capsys):
-    trainer = new_trainer(KNOBS.replace(early_stop_kl=1e-3, learning_rate=5e-3))
+    trainer = new_trainer(CONFIG.replace(early_stop_kl=1e-3, learning_rate=5e-3))
     state = trainer.train()
     assert state.stopped_early and state.update == 2 and len(state.rows) == 2
     assert "ppo: stopped before update 2: the KL per response is" in capsys.readouterr().err
     assert state.rows[1]["learning_rate"] == 0 and state.rows[1]["policy_loss"] == 0
-    again = new_trainer(KNOBS.replace(early_stop_kl=1e-3, learning_rate=5e-3))
+    again = new_trainer(CONFIG.replace(early_stop_kl=1e-3, learning_rate=5e-3))
     assert again.train() == state  # a finished state stays finished
 
 
@@ -486,7 +488,7 @@ def test_a_checkpoint_gives_back_everything_that_changes(new_trainer, tmp_path):
     torch.manual_seed(999)
     rest = resumed.train()
     assert torch.equal(torch.get_rng_state(), generator)  # no draw of an update takes from it
-    assert rest == whole.state and rest.kl_coef != KNOBS.kl_coef
+    assert rest == whole.state and rest.kl_coef != CONFIG.kl_coef
     for name, p in whole.trained.items():
         assert torch.equal(p, resumed.trained[name]), name
         for key, moment in whole.optimizer.state[p].items():
@@ -513,13 +515,13 @@ def test_rollouts_do_not_depend_on_batch_order_or_merging(new_trainer):
 
 
 def test_a_models_own_sampling_habits_have_no_say(new_trainer, folders):
-    expected = new_trainer().sample().responses
+    expected = new_trainer().sample_rollouts().responses
     habits = {"do_sample": True, "top_k": 1, "temperature": 0.1, "repetition_penalty": 5.0, "eos_token_id": 3}
     file = folders.base / "generation_config.json"
     before = file.read_text()
     file.write_text(json.dumps(habits))
     try:
-        assert new_trainer().sample().responses == expected
+        assert new_trainer().sample_rollouts().responses == expected
     finally:
         file.write_text(before)
 

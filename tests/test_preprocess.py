@@ -28,10 +28,7 @@ def run(tmp_path):
         document = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
         document["data"] |= {"dialogues": str(tmp_path), "preferences": str(tmp_path / "preferences.json")} | data
         (tmp_path / "params.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
-        preprocess.main(
-            Path(document["data"]["dialogues"]), Path(document["data"]["preferences"]), tmp_path / "out",
-            tmp_path / "log", tmp_path / "params.yaml",
-        )  # fmt: skip
+        preprocess.main(tmp_path / "out", tmp_path / "log", tmp_path / "params.yaml")
         return tmp_path / "out"
 
     return stage

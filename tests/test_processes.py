@@ -15,10 +15,10 @@ import yaml
 from safetensors.torch import load_file
 
 from stages.runtime.errors import UserError
-from stages.training import supervised
+from stages.training import trainer
 
 ROOT = Path(__file__).parents[1]
-STAGES = ["sft", "rm", "ppo", "predict", "score"]
+STAGES = ["sft", "rm", "ppo", "predict", "evaluate"]
 SCRIPT = str(ROOT / "tests" / "several_processes.py")
 
 
@@ -59,15 +59,18 @@ def two(request, tmp_path_factory) -> Path:
     return top / "out"
 
 
-@pytest.mark.parametrize("curve", ["sft", "sft_eval", "rm", "rm_eval", "ppo"])
-def test_the_curve_is_that_of_one_process(one, two, curve):
+@pytest.mark.parametrize(
+    ("stage", "curve"),
+    [("sft", "curve"), ("sft", "eval_curve"), ("rm", "curve"), ("rm", "eval_curve"), ("ppo", "curve")],
+)
+def test_the_curve_is_that_of_one_process(one, two, stage, curve):
     curves = []
     for processes, folder in ((1, one), (2, two)):
-        with (folder / f"{curve}.csv").open() as file:
+        with (folder / "log" / stage / f"{curve}.csv").open() as file:
             curves.append(list(csv.DictReader(file)))
-        lineage = json.loads((folder / curve.removesuffix("_eval") / "lineage.json").read_text())
-        assert lineage["environment"]["processes"] == processes
-    assert len(curves[0]) == len(curves[1]) >= (1 if curve == "rm_eval" else 2)
+        environment = json.loads((folder / "log" / stage / "environment.json").read_text())
+        assert environment["processes"] == processes
+    assert len(curves[0]) == len(curves[1]) >= (1 if (stage, curve) == ("rm", "eval_curve") else 2)
     for expected, found in zip(*curves, strict=True):
         for name in expected:
             # six digits are written; sums are taken in another order
@@ -85,7 +88,7 @@ def test_the_adapters_are_those_of_one_process(one, two):
 
 
 def test_the_answers_are_those_of_one_process(one, two):
-    for file in ("predictions/sft.jsonl", "predict.json", "score.jsonl", "score.json"):
+    for file in ("answers/sft.jsonl", "evaluation/sft.jsonl"):
         assert (one / file).read_bytes() == (two / file).read_bytes()
 
 
@@ -93,10 +96,10 @@ NAN = """
 import os, runpy, sys
 from stages.rl.trainer import Trainer
 
-score = Trainer._score
+scores = Trainer._scores
 def with_nan(self, rollouts):
-    return score(self, rollouts) + (float("nan") if os.environ["RANK"] == "1" and self.state.update else 0.0)
-Trainer._score = with_nan
+    return scores(self, rollouts) + (float("nan") if os.environ["RANK"] == "1" and self.state.update else 0.0)
+Trainer._scores = with_nan
 sys.argv[0] = sys.argv.pop(1)
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
@@ -142,6 +145,6 @@ def test_the_launcher_takes_our_configuration(file):
 def test_the_parameter_alone_decides_the_precision(monkeypatch):
     config = types.SimpleNamespace(gradient_accumulation_steps=1)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    assert supervised.check_processes(config, "bfloat16") == 1
+    assert trainer.check_processes(config, "bfloat16") == 1
     with pytest.raises(UserError, match=r"mixed_precision bf16, but params\.yaml says model.dtype float32"):
-        supervised.check_processes(config, "float32")
+        trainer.check_processes(config, "float32")

@@ -89,7 +89,9 @@ def test_a_run_goes_on_where_it_was(stage, inputs, straight, tmp_path):
     resumed = run(2, inputs, tmp_path / "out", [stage])
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert f"{stage}: found the state of an unfinished run" in resumed.stderr
-    assert (tmp_path / "out" / f"{stage}.csv").read_bytes() == (straight / f"{stage}.csv").read_bytes()
+    assert (tmp_path / "out" / "log" / stage / "curve.csv").read_bytes() == (
+        straight / "log" / stage / "curve.csv"
+    ).read_bytes()
     for file in (straight / stage).glob("*.safetensors"):
         assert file.read_bytes() == (tmp_path / "out" / stage / file.name).read_bytes()
 
@@ -101,7 +103,7 @@ def test_bfloat16_with_checkpointing(tmp_path):
         tiny_run.write(top / "in", fsdp=True, dtype="bfloat16", gradient_checkpointing=True)
         done = run(processes, top / "in", top / "out", ["sft", "rm", "ppo"])
         assert done.returncode == 0, done.stderr[-3000:]
-        losses.append([loss(top / "out" / f"{stage}.csv") for stage in ("sft", "rm")])
+        losses.append([loss(top / "out" / "log" / stage / "curve.csv") for stage in ("sft", "rm")])
         for file in (top / "out").glob("*/*.safetensors"):
             assert {tensor.dtype for tensor in load_file(file).values()} == {torch.float32}
     for one, two in zip(*losses, strict=True):

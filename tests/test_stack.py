@@ -151,7 +151,7 @@ def test_a_stack_that_does_not_fit_is_refused_naming_both_sides(origin, folders,
 
 def write_params(to: Path) -> Path:
     document = yaml.safe_load(Path(__file__).parents[1].joinpath("params.yaml").read_text(encoding="utf-8"))
-    document["predict"] |= {"max_new_tokens": 4, "bootstrap_samples": 10, "batch_size": 2, "max_source_length": 60}
+    document["predict"] |= {"max_new_tokens": 4, "batch_size": 2, "max_source_length": 60}
     (to / "params.yaml").write_text(yaml.safe_dump(document))
     return to / "params.yaml"
 
@@ -166,7 +166,7 @@ def test_ppo_refuses_before_it_reads_any_weight(folders, tmp_path, monkeypatch, 
     tiny_models.write_base(tmp_path / "other", seed=9)
     monkeypatch.setenv("COVID_DOCTOR_WORK", str(tmp_path / "work"))
     monkeypatch.setattr(base_model.Base, "_load", lambda *a, **k: pytest.fail("weights were read"))
-    outputs = {name: tmp_path / name for name in ("to", "curve", "metrics")}
+    outputs = {name: tmp_path / name for name in ("to", "log")}
     capsys.readouterr()
     with pytest.raises(SystemExit):
         ppo.main(
@@ -174,7 +174,7 @@ def test_ppo_refuses_before_it_reads_any_weight(folders, tmp_path, monkeypatch, 
             base=tmp_path / "other",
             sft=folders.sft,
             rm=folders.rm,
-            config=write_params(tmp_path),
+            params_file=write_params(tmp_path),
             **outputs,
         )
     (line,) = capsys.readouterr().err.splitlines()
@@ -197,14 +197,13 @@ def test_predict_answers_with_the_stack_that_was_trained(folders, policy, resume
         return seen[0]
 
     monkeypatch.setattr(stack, "load", spy)
-    outputs = {name: tmp_path / name for name in ("to", "scores", "metrics")}
     predict.main(
         name=mode,
         test=write_samples(tmp_path),
         base=folders.base,
-        config=write_params(tmp_path),
+        params_file=write_params(tmp_path),
         adapter=given,
-        **outputs,
+        to=tmp_path / "to",
     )
     twin = base_model.read(folders.base).causal_lm()
     for folder in expected:

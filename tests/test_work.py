@@ -1,6 +1,7 @@
 """Where unfinished state lives: whose it is, who may work in it, and when it goes away."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,29 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from stages.runtime import imports, resume
+from stages.runtime import atomic, resume
 from stages.runtime.errors import UserError
 
+ROOT = Path(__file__).parents[1]
 HOLD = """
 import sys, time
 from pathlib import Path
 from stages.runtime import resume
-with resume.folder("sft", [1], [Path(sys.argv[1])]):
-    print("in", flush=True)
+with resume.folder("sft", [1], [Path(sys.argv[1])]) as path:
+    print(path.name, flush=True)
     sys.stdin.read()
-"""
-SPAWN = """
-import subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", sys.argv[2], sys.argv[1]], stdin=sys.stdin, stdout=subprocess.PIPE)
-print(child.stdout.readline().strip(), child.pid, flush=True)
-child.wait()
 """
 
 
 @pytest.fixture(autouse=True)
 def root(tmp_path, monkeypatch):
     monkeypatch.setenv("COVID_DOCTOR_WORK", str(tmp_path / "work"))
-    monkeypatch.setattr(resume, "_die_with_parent", lambda: None)
     return tmp_path / "work"
 
 
@@ -43,34 +38,48 @@ def data(tmp_path):
     return tmp_path / "data"
 
 
-def test_a_temporary_experiment_keeps_its_state_in_the_checkout(monkeypatch, tmp_path):
+def test_a_temporary_experiment_keeps_its_state_in_the_checkout_and_its_notes_to_itself(monkeypatch, tmp_path):
     monkeypatch.delenv("COVID_DOCTOR_WORK")
     for copy in ("", ".dvc/tmp/exps/tmp1a2b", ".dvc/tmp/exps/standalone/tmp1a2b"):  # the queue's, --temp's
-        monkeypatch.setattr(imports, "ROOT", tmp_path / copy)
+        monkeypatch.setattr(resume, "ROOT", tmp_path / copy)
         assert resume.root() == tmp_path / ".work"
+        assert resume.own_root() == tmp_path / copy / ".work"
 
 
-def test_the_key_follows_parameters_inputs_and_code(data, monkeypatch, tmp_path):
+def test_the_key_follows_parameters_inputs_and_versions(data, monkeypatch):
     first = resume.key("sft", {"a": 1, "b": 2}, [data])
     assert resume.key("sft", {"b": 2, "a": 1}, [data]) == first
     others = {resume.key("sft", {"a": 1, "b": 3}, [data]), resume.key("rm", {"a": 1, "b": 2}, [data])}
+    for package in ("torch", "transformers", "peft", "trl", "accelerate"):
+        with monkeypatch.context() as patch:
+            patch.setattr(resume, "version", lambda name, changed=package: "9" if name == changed else "1")
+            others.add(resume.key("sft", {"a": 1, "b": 2}, [data]))
     (data / "a").rename(data / "b")
     others.add(resume.key("sft", {"a": 1, "b": 2}, [data]))
     (data / "b").write_text("test")
     others.add(resume.key("sft", {"a": 1, "b": 2}, [data]))
-    assert len(others | {first}) == 5
+    assert len(others | {first}) == 10
 
+
+def test_the_key_follows_the_code_that_dvc_yaml_names(data, monkeypatch, tmp_path):
     code = tmp_path / "code"
-    for file in imports.closure(imports.ROOT / "stages" / "sft.py"):
-        (code / file).parent.mkdir(parents=True, exist_ok=True)
-        (code / file).write_bytes((imports.ROOT / file).read_bytes())
-    before = resume.key("sft", 1, [data])
-    monkeypatch.setattr(imports, "ROOT", code)
-    monkeypatch.setattr(imports.closure, "__defaults__", (code,))
-    assert resume.key("sft", 1, [data]) == before
-    with (code / "stages/training/supervised.py").open("a") as file:
-        file.write("\n")
-    assert resume.key("sft", 1, [data]) != before
+    shutil.copytree(ROOT / "stages", code / "stages", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "dvc.yaml", code)
+    keys = {stage: resume.key(stage, 1, [data]) for stage in ("sft", "ppo", "unknown")}
+    monkeypatch.setattr(resume, "ROOT", code)
+    assert {stage: resume.key(stage, 1, [data]) for stage in keys} == keys
+
+    def changed(file):
+        with (code / file).open("a") as stream:
+            stream.write("\n")
+        before = dict(keys)
+        keys.update({stage: resume.key(stage, 1, [data]) for stage in keys})
+        return {stage for stage in keys if keys[stage] != before[stage]}
+
+    assert changed("stages/training/supervised.py") == {"sft", "unknown"}
+    assert changed("stages/rl/maths.py") == {"ppo", "unknown"}
+    assert changed("stages/models/lora.py") == {"sft", "ppo", "unknown"}
+    assert changed("stages/page/figures.py") == {"unknown"}  # what dvc.yaml does not name stands on everything
 
 
 def leave_half_done(parameters, data):
@@ -90,64 +99,137 @@ def test_state_outlives_an_error_and_goes_with_success(root, data, capsys):
     assert list((root / "sft").iterdir()) == []
 
 
-def test_superseded_states_go_but_for_the_newest_and_those_in_use(root, data):
-    for number in range(5):
-        os.utime(leave_half_done(number, data), (number, number))
-    kept = {p.name for p in (root / "sft").iterdir() if p.is_dir()}
-    assert kept == {resume.key("sft", number, [data]) for number in (2, 3, 4)}
+def test_only_states_that_nobody_has_touched_for_long_go(root, data):
+    states = [leave_half_done(number, data) for number in range(5)]
+    long_ago = time.time() - (resume.KEEP_DAYS + 1) * 86400
     half_deleted = root / "sft" / "0123.finished"
     half_deleted.mkdir()
-    with resume.folder("sft", 2, [data]) as oldest:
-        os.utime(oldest, (1, 1))
-        with resume.folder("sft", 5, [data]):
-            kept = {p.name for p in (root / "sft").iterdir() if p.is_dir()}
-            assert kept == {resume.key("sft", number, [data]) for number in (2, 3, 4, 5)}
+    with resume.folder("sft", 2, [data]):
+        for state in states[:3]:
+            os.utime(state, (long_ago, long_ago))
+        leave_half_done(5, data)
+        assert [state.exists() for state in states] == [False, False, True, True, True]  # the third is in use
+        assert not half_deleted.exists()
 
 
 @pytest.fixture
 def environment(root):
-    return os.environ | {"COVID_DOCTOR_WORK": str(root), "PYTHONPATH": str(imports.ROOT)}
+    return os.environ | {"COVID_DOCTOR_WORK": str(root), "PYTHONPATH": str(ROOT)}
 
 
-def test_two_processes_cannot_work_in_one_folder(data, environment):
+def test_two_runs_with_one_key_work_beside_each_other(root, data, environment, capsys, monkeypatch):
     arguments = [sys.executable, "-c", HOLD, str(data)]
     with subprocess.Popen(arguments, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as first:
-        assert first.stdout.readline() == b"in\n"
-        with pytest.raises(UserError, match=r"another process is running `sft` in .*; wait for it or end it"):
+        key = first.stdout.readline().decode().strip()
+        assert key == resume.key("sft", [1], [data])
+        with resume.folder("sft", [1], [data]) as second, resume.folder("sft", [1], [data]) as third:
+            assert (second.name, third.name) == (f"{key}-2", f"{key}-3")
+            said = capsys.readouterr().err.splitlines()
+            assert said[0] == (
+                f"sft: another run with the same parameters works in {root}/sft/{key}; this one works beside it"
+            )
+        with resume.folder("sft", [2], [data]) as other:
+            assert not other.name.endswith("-2")
+        monkeypatch.setenv("WORLD_SIZE", "2")  # several processes could not agree on a second folder
+        with pytest.raises(UserError, match=r"another run of `sft` works in .*; wait for it, or end it"):
             resume.folder("sft", [1], [data]).__enter__()
-        with resume.folder("sft", [2], [data]):  # another key is another folder
-            pass
+        monkeypatch.delenv("WORLD_SIZE")
         first.kill()
-    with resume.folder("sft", [1], [data]):  # the lock of a killed process is gone
+    with resume.folder("sft", [1], [data]) as again:  # the lock of a killed process is gone
+        assert again.name == key
+    assert list((root / "sft").iterdir()) == []
+
+
+def test_of_several_processes_the_others_neither_lock_nor_delete(root, data, monkeypatch):
+    with resume.folder("sft", 1, [data]) as first:
+        monkeypatch.setenv("RANK", "1")
+        with resume.folder("sft", 1, [data]) as other:
+            assert other == first
+        assert first.exists()
+        monkeypatch.delenv("RANK")
+
+
+WRITE = """
+import sys
+from pathlib import Path
+from stages.runtime import atomic
+for number in range(300):
+    atomic.write_json(Path(sys.argv[1]), {"number": number, "text": "x" * 5000})
+"""
+
+
+def test_two_processes_can_write_one_file(tmp_path, environment):
+    file = tmp_path / "cost.json"
+    writers = [subprocess.Popen([sys.executable, "-c", WRITE, str(file)], env=environment) for _ in range(2)]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert [path.name for path in tmp_path.glob("*cost*")] == ["cost.json"]
+
+
+def test_what_a_killed_writer_left_goes_with_the_next_write(tmp_path):
+    with subprocess.Popen(["true"]) as process:
         pass
+    dead, alive = tmp_path / f".a.{process.pid}-00ff.partial", tmp_path / f".a.{os.getppid()}-00ff.partial"
+    for path in (dead, alive):
+        path.write_text("half")
+    atomic.write_text(tmp_path / "a", "whole")
+    assert {path.name for path in tmp_path.glob(".a*")} == {alive.name}
+    dead.mkdir()
+    (dead / "file").write_text("half")
+    with suppress(ZeroDivisionError), atomic.folder(tmp_path / "a") as folder:
+        (folder / "file").write_text("half")
+        raise ZeroDivisionError
+    assert {path.name for path in tmp_path.glob(".a*")} == {alive.name}
+    assert (tmp_path / "a").read_text() == "whole"
+    with atomic.folder(tmp_path / "a") as folder:
+        (folder / "file").write_text("whole")
+    assert (tmp_path / "a" / "file").read_text() == "whole"
 
 
-def test_a_lock_that_its_owner_just_took_away_is_no_lock(root, data, monkeypatch):
-    flock = resume.fcntl.flock
+DVC = """
+import os, subprocess, sys
+command = [sys.executable, "-c", sys.argv[1]]
+if sys.argv[2] == "launcher":  # torchrun stands between
+    command = [sys.executable, "-c", "import subprocess, sys; subprocess.run(sys.argv[1:])", *command]
+child = subprocess.Popen(command, stdout=subprocess.PIPE, env=os.environ | {"DVC_STAGE": "predict@base"})
+print(child.stdout.readline().decode().strip(), flush=True)
+child.wait()
+"""
+STAGE = """
+import os, time
+from stages.runtime.command import command
+@command
+def main():
+    print(os.getpid(), flush=True)
+    time.sleep(600)
+main()
+"""
 
-    def late(file, how):
-        path = next((root / "sft").glob("*.lock"))
-        path.unlink()  # the owner finishes between our opening of the file and our lock on it
-        flock(file, how)
 
-    monkeypatch.setattr(resume.fcntl, "flock", late)
-    with pytest.raises(UserError, match="another process"):
-        resume.folder("sft", 1, [data]).__enter__()
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="the parent's death is told by a signal on Linux alone")
-def test_a_stage_dies_with_its_parent(data, environment):
-    arguments = [sys.executable, "-c", SPAWN, str(data), HOLD]
-    with subprocess.Popen(arguments, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
-        word, pid = parent.stdout.readline().split()
-        assert word == b"b'in'"
-        os.kill(int(pid), 0)
+@pytest.mark.parametrize("between", ["nothing", "launcher"])
+def test_every_stage_ends_with_the_dvc_that_started_it(tmp_path, environment, between):
+    (tmp_path / "dvc").write_text(DVC)
+    arguments = [sys.executable, tmp_path / "dvc", STAGE, between]
+    with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE) as parent:
+        pid = int(parent.stdout.readline())
+        time.sleep(1.5)
+        assert alive(pid)
         parent.send_signal(signal.SIGKILL)
         parent.wait()
         deadline = time.monotonic() + 60
-        while alive(int(pid)) and time.monotonic() < deadline:
+        while alive(pid) and time.monotonic() < deadline:
             time.sleep(0.01)
-        assert not alive(int(pid))
+        assert not alive(pid)
+
+
+def test_a_command_run_by_hand_outlives_its_shell(environment):
+    arguments = ["bash", "-c", f"{sys.executable} -c '{STAGE}' & wait"]
+    with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE) as shell:
+        pid = int(shell.stdout.readline())
+        shell.kill()
+        shell.wait()
+        time.sleep(2)
+        assert alive(pid)
+        os.kill(pid, signal.SIGKILL)
 
 
 def alive(pid: int) -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import tiny_models
 import yaml
 
-from stages import ppo, predict, rm, score, sft
+from stages import evaluate, ppo, predict, rm, sft
 from stages.models import base_model
 
 ROOT = Path(__file__).parents[1]
@@ -55,42 +55,38 @@ def write(top: Path, **model: object) -> None:
         "min_response_length": 6,
         "max_response_length": 12,
     }
-    params["predict"] |= {"max_source_length": 96, "max_new_tokens": 12, "batch_size": 4, "bootstrap_samples": 100}
-    params["score"] |= {"bootstrap_samples": 100}
+    params["predict"] |= {"max_source_length": 96, "max_new_tokens": 12, "batch_size": 4}
     (top / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
 
 
 def run_sft(top: Path, to: Path) -> None:
     sft.main(
-        top / "train.jsonl", top / "validate.jsonl", top / "base", to / "sft", to / "sft.csv", to / "sft_eval.csv",
-        to / "sft.json", top / "params.yaml",
-    )  # fmt: skip
+        top / "train.jsonl", top / "validate.jsonl", top / "base", to / "sft", to / "log" / "sft", top / "params.yaml"
+    )
 
 
 def run_rm(top: Path, to: Path) -> None:
     rm.main(
-        top / "preferences_train.jsonl", top / "preferences_validate.jsonl", top / "base", to / "rm", to / "rm.csv",
-        to / "rm_eval.csv", to / "rm.jsonl", to / "rm.json", top / "params.yaml",
-    )  # fmt: skip
-
-
-def run_ppo(top: Path, to: Path) -> None:
-    """On the given sft and rm, so that their last digit can't grow here."""
-    ppo.main(
-        top / "train.jsonl", top / "base", top / "sft", top / "rm", to / "ppo", to / "ppo.csv", to / "ppo.json",
+        top / "preferences_train.jsonl", top / "preferences_validate.jsonl", top / "base", to / "rm", to / "log" / "rm",
         top / "params.yaml",
     )  # fmt: skip
 
 
+def run_ppo(top: Path, to: Path) -> None:
+    """On the given sft and rm: a last digit that differs in these would grow in PPO."""
+    ppo.main(
+        top / "train.jsonl", top / "base", top / "sft", top / "rm", to / "ppo", to / "log" / "ppo", top / "params.yaml"
+    )
+
+
 def run_predict(top: Path, to: Path) -> None:
     predict.main(
-        "sft", top / "test.jsonl", top / "base", to / "predictions" / "sft.jsonl", to / "scores.jsonl",
-        to / "predict.json", top / "params.yaml", [top / "sft"],
-    )  # fmt: skip
+        "sft", top / "test.jsonl", top / "base", to / "answers" / "sft.jsonl", top / "params.yaml", [top / "sft"]
+    )
 
 
-def run_score(top: Path, to: Path) -> None:
-    score.main(
-        top / "test.jsonl", to / "predictions", ["sft"], top / "base", top / "rm", [top / "sft"], to / "score.jsonl",
-        to / "score.json", to / "lineage.json", top / "params.yaml",
+def run_evaluate(top: Path, to: Path) -> None:
+    evaluate.main(
+        top / "test.jsonl", to / "answers", ["sft"], top / "base", top / "rm", [top / "sft"], to / "evaluation",
+        top / "params.yaml",
     )  # fmt: skip

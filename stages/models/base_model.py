@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from stages.models import hub, sequence_classifier, sharding
-from stages.runtime import atomic, params, processes
+from stages.runtime import atomic, params, portable, processes
 from stages.runtime.errors import UserError
 
 POINTER = "base.json"
@@ -43,6 +43,11 @@ class ModelConfig(params.Section):
     fsdp: bool = False
     """Several processes share the base's layers out among them (FSDP2) and fetch each when it is its turn: for a base
     that does not fit one GPU. One process alone takes no notice."""
+    portable: bool = False
+    """On a CPU: the same bytes on every x86-64 processor with AVX2, for about twice the CPU time."""
+    cpu_threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Threads of torch on a CPU, however many cores there are; null leaves it to torch. Another number rounds sums
+    differently."""
     chatglm_first_round: Annotated[int, Field(ge=0, le=1)] = 0
     """Which prompt ChatGLM-6B gets, by the number of its first round: 0 its own, which the tutorial had; 1 that of
     ChatGLM2, which the tutorial's tool changed to later. Other models have a chat template and do not read this."""
@@ -178,13 +183,19 @@ class Base:
 
 
 def read(folder: Path) -> Base:
-    """Read `base.json`. Raises UserError when it is not one."""
+    """Read `base.json`, and choose the kernels that it asks for: call it before torch is imported.
+
+    Raises:
+        UserError: it is no `base.json`.
+    """
     path = folder / POINTER
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        return Base(folder, ModelConfig(**document["model"]), document["identity"], document["files"])
+        base = Base(folder, ModelConfig(**document["model"]), document["identity"], document["files"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not the pointer of a base model ({error}); run `dvc repro base`") from None
+    portable.use(base.model.portable, base.model.cpu_threads)
+    return base
 
 
 def write_pointer(folder: Path, model: ModelConfig) -> None:

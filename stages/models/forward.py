@@ -1,10 +1,10 @@
-"""Rows of text through the model: prompts and responses → padded batches of about one length → hidden states.
+"""Rows of text through the model: prompts and responses → padded batches of like length → hidden states.
 
 The policy, its value head, the reference and the reward model all read the same frozen base this way; they differ in
 which adapters are active.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -43,11 +43,27 @@ def to_batch(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]
     return Batch(torch.tensor(ids, device=device), torch.tensor(mask, device=device), before)
 
 
-def by_length(lengths: Sequence[int], rows: Sequence[int], size: int) -> Iterator[list[int]]:
-    """Groups of at most `size` of these rows, of about one length each, long ones first."""
-    ordered = sorted(rows, key=lambda row: (-lengths[row], row))
+def batches(
+    prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[int]],
+    size: int,
+    pad: int,
+    device: Any,
+    rows: Iterable[int] | None = None,
+) -> Iterator[tuple[list[int], Batch]]:
+    """Batches of at most `size` rows of like length, long ones first; each with the indices of its rows.
+
+    Args:
+        rows: the indices to go through; all of them by default.
+    """
+
+    def longest_first(row: int) -> tuple[int, int]:
+        return -len(prompts[row]) - len(responses[row]), row
+
+    ordered = sorted(range(len(prompts)) if rows is None else rows, key=longest_first)
     for start in range(0, len(ordered), size):
-        yield ordered[start : start + size]
+        chosen = ordered[start : start + size]
+        yield chosen, to_batch([prompts[i] for i in chosen], [responses[i] for i in chosen], pad, device)
 
 
 def hidden_states(model: Any, batch: Batch) -> Tensor:
@@ -63,6 +79,7 @@ def causal_lm(model: Any) -> Any:
 
 
 def inputs(language_model: Any, batch: Batch) -> dict[str, Any]:
+    """The arguments of a forward pass; positions count the tokens and not the padding before them."""
     inputs = {"input_ids": batch.ids, "attention_mask": batch.mask, "use_cache": False}
     if not getattr(language_model, "derives_position_ids", False):
         inputs["position_ids"] = (batch.mask.cumsum(-1) - 1).clamp(min=0)

@@ -26,9 +26,14 @@ def save_head(model: Any, to: Path) -> None:
     """Write the `score` head of a trained sequence classifier, `weight` [1, hidden], in float32."""
     from safetensors.torch import save_file
 
+    weight = trained_head(model).weight.detach().float().cpu().contiguous()
+    save_file({"weight": weight}, to / HEAD, metadata={"format": "pt"})
+
+
+def trained_head(model: Any) -> Any:
+    """The `score` head that a `PeftModel` of a sequence classifier trains."""
     head = model.base_model.model.score
-    trained = head.modules_to_save[head.active_adapters[0]]
-    save_file({"weight": trained.weight.detach().float().cpu().contiguous()}, to / HEAD, metadata={"format": "pt"})
+    return head.modules_to_save[head.active_adapters[0]]
 
 
 def load_head(folder: Path, device: Any) -> Any:
@@ -42,28 +47,6 @@ def load_head(folder: Path, device: Any) -> Any:
     return head.to(device)
 
 
-def score_with_classifier(model: Any, sequences: Sequence[list[int]], pad: int, batch_size: int) -> list[float]:
-    """Scores [len(sequences)] of a sequence classifier, in the given order; batches are sorted by length."""
-    import torch
-
-    model.eval()
-    device = next(model.parameters()).device
-    scores = [0.0] * len(sequences)
-    by_length = sorted(range(len(sequences)), key=lambda i: len(sequences[i]))
-    with torch.no_grad():
-        for start in range(0, len(by_length), batch_size):
-            batch = by_length[start : start + batch_size]
-            longest = max(len(sequences[i]) for i in batch)
-            ids = torch.tensor([sequences[i] + [pad] * (longest - len(sequences[i])) for i in batch], device=device)
-            mask = torch.tensor(
-                [[1] * len(sequences[i]) + [0] * (longest - len(sequences[i])) for i in batch], device=device
-            )
-            logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-            for i, value in zip(batch, logits.float().squeeze(-1).tolist(), strict=True):
-                scores[i] = value
-    return scores
-
-
 def score(
     model: Any,
     head: Any,
@@ -72,30 +55,22 @@ def score(
     pad: int,
     batch_size: int,
 ) -> list[float]:
-    """The reward of each response [len(prompts)], read at its last token, under the active adapters."""
+    """The reward of each response [len(prompts)], read at its last token, under the active adapters.
+
+    Args:
+        model: a causal language model or a sequence classifier, with or without adapters; its trunk is run.
+        head: Linear(hidden, 1) in float32.
+    """
     import torch
 
     from stages.models import forward
 
-    lengths = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
     scores = [0.0] * len(prompts)
     with torch.no_grad():
-        for rows in forward.by_length(lengths, range(len(prompts)), batch_size):
-            batch = forward.to_batch(
-                [prompts[i] for i in rows], [responses[i] for i in rows], pad, head.weight.device
-            )
-            for i, value in zip(rows, scores_of(model, head, batch).tolist(), strict=True):
-                scores[i] = value
+        for rows, batch in forward.batches(prompts, responses, batch_size, pad, head.weight.device):
+            states = forward.hidden_states(model, batch)
+            last = batch.prompt_length - 1 + batch.response_mask.sum(1)
+            at_end = states[torch.arange(len(rows), device=states.device), last]
+            for row, value in zip(rows, head(at_end.float()).squeeze(-1).tolist(), strict=True):
+                scores[row] = value
     return scores
-
-
-def scores_of(model: Any, head: Any, batch: Any) -> Any:
-    """The reward model's scores [B] of a batch, read at each row's last token."""
-    import torch
-
-    from stages.models import forward
-
-    states = forward.hidden_states(model, batch)
-    last = batch.prompt_length - 1 + batch.response_mask.sum(1)
-    at_end = states[torch.arange(len(states), device=states.device), last]
-    return head(at_end.float()).squeeze(-1)

@@ -1,7 +1,7 @@
-"""One module, four views: what the policy, its value head, the reference and the reward model say about responses.
+"""Log-probabilities, entropies and values of response tokens: the policy's, or the reference's.
 
-All of them read one frozen base; they differ in which adapters are active. Only the positions that predict a response
-token go through the LM head, and these in chunks.
+Both read one frozen base and differ in the active adapters. Only the positions that predict a response token go
+through the LM head, and these in chunks.
 """
 
 from typing import Any, NamedTuple
@@ -12,20 +12,43 @@ from torch.utils.checkpoint import checkpoint
 
 from stages.models import forward
 from stages.rl import maths
+from stages.rl.rollouts import Rollouts
 from stages.runtime.errors import UserError
 
 
-class Words(NamedTuple):
-    """What a language model says about each response token; [B, R] each, 0 where masked."""
+class TokenLogProbs(NamedTuple):
+    """Of each response token; [B, R] each, 0 where masked."""
 
     log_probs: Tensor
     entropy: Tensor
-    values: Tensor | None
+    values: Tensor
+    """0 without a value head."""
 
 
-def words(
+def rollout_log_probs(
+    model: Any,
+    rollouts: Rollouts,
+    temperature: float,
+    chunk: int,
+    batch_size: int,
+    pad: int,
+    value_head: nn.Linear | None = None,
+) -> TokenLogProbs:
+    """`response_log_probs` of all rollouts, in batches of like length, without gradients."""
+    found = TokenLogProbs(*(torch.zeros_like(rollouts.mask) for _ in TokenLogProbs._fields))
+    with torch.no_grad():
+        for rows, batch in forward.batches(
+            rollouts.prompts, rollouts.responses, batch_size, pad, rollouts.ended.device
+        ):
+            outputs = response_log_probs(model, batch, temperature, chunk, value_head)
+            for whole, part in zip(found, outputs, strict=True):
+                whole[rows, : part.shape[1]] = part
+    return found
+
+
+def response_log_probs(
     model: Any, batch: forward.Batch, temperature: float, chunk: int, value_head: nn.Linear | None = None
-) -> Words:
+) -> TokenLogProbs:
     """Log-probabilities, entropies and, with a head, values of the response tokens, from one forward pass.
 
     Args:
@@ -54,10 +77,10 @@ def words(
     def spread(flat: Tensor) -> Tensor:
         return torch.zeros(present.shape, dtype=flat.dtype, device=flat.device).masked_scatter(present, flat)
 
-    values = None
-    if value_head is not None:
-        values = spread(value_head(states.float()).squeeze(-1))
-    return Words(spread(torch.cat(log_probs)), spread(torch.cat(entropies)), values)
+    values = (
+        torch.zeros_like(tokens, dtype=torch.float) if value_head is None else value_head(states.float()).squeeze(-1)
+    )
+    return TokenLogProbs(spread(torch.cat(log_probs)), spread(torch.cat(entropies)), spread(values))
 
 
 class _FrozenHead(torch.autograd.Function):
@@ -106,6 +129,6 @@ def check_plain_head(model: Any, batch: forward.Batch) -> None:
         theirs = causal_lm(**forward.inputs(causal_lm, batch)).logits[:, -1].float()
     if not torch.allclose(ours, theirs, rtol=0.02, atol=0.02 * float(theirs.abs().max())):
         raise UserError(
-            f"model.name: {type(causal_lm).__name__} changes its logits after the LM head, which PPO here does not "
-            "know how to do; choose another model"
+            f"model.name: {type(causal_lm).__name__} changes its logits after the LM head, which PPO does not support; "
+            "choose another model"
         )

@@ -125,16 +125,3 @@ def cosine(step: int, steps: int, warmup: int) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
-
-
-def repetition(ids: list[int], order: int = 4) -> float:
-    """Share of a response's n-grams of tokens that it has said before: 0 for none, near 1 for a loop."""
-    grams = [tuple(ids[i : i + order]) for i in range(len(ids) - order + 1)]
-    return 1 - len(set(grams)) / len(grams) if grams else 0.0
-
-
-def correlation(x: Tensor, y: Tensor) -> float:
-    """Pearson's correlation of two vectors [B]; 0 when one of them does not vary."""
-    x, y = x.double() - x.double().mean(), y.double() - y.double().mean()
-    norm = float(x.norm() * y.norm())
-    return float(x @ y) / norm if norm > 0 else 0.0

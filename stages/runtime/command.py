@@ -12,15 +12,17 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from stages.runtime import atomic, resume
+from stages.runtime import atomic, parent, processes, resume
 from stages.runtime.errors import UserError
 
-MENDS = {
+HINTS = {
     errno.ENOSPC: "free space",
     errno.EDQUOT: "free space",
+    errno.EFBIG: "raise the limit on a file's size (`ulimit -f`)",
     errno.EACCES: "check its owner and rights",
     errno.EROFS: "write elsewhere",
 }
@@ -38,6 +40,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        parent.watch()
         _quiet()
         started = time.monotonic()
         try:
@@ -51,9 +54,9 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
             message = f"{error.filename}: no such file; run `dvc repro` to make what an earlier stage writes"
             cause = error
         except OSError as error:
-            if error.errno not in MENDS:
+            if error.errno not in HINTS:
                 raise
-            message = f"{error.filename or 'a write'}: {error.strerror}; {MENDS[error.errno]}, and run again"
+            message = f"{error.filename or 'a write'}: {error.strerror}; {HINTS[error.errno]}, and run again"
             cause = error
         except Exception as error:
             if not any(text in str(error) for text in DISK_FULL):
@@ -71,7 +74,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 
 def _tell(line: str) -> None:
     """Print the line; of several processes only the first does, if it has come to the same error."""
-    if os.environ.get("RANK", "0") != "0":
+    if not processes.is_first():
         time.sleep(3)  # it ends meanwhile, and its launcher then ends this one
     print(line, file=sys.stderr, flush=True)
     report = os.environ.get("TORCHELASTIC_ERROR_FILE")  # what torch's launcher shows as the cause in its summary
@@ -98,16 +101,17 @@ def _end_bars() -> None:
 
 def costs() -> dict[str, dict[str, float]]:
     """What the last run of each stage cost: `seconds`, `peak_mib` and, with a GPU, `peak_gpu_mib`."""
-    return {path.stem: json.loads(path.read_text()) for path in sorted((resume.root() / "cost").glob("*.json"))}
+    return {path.stem: json.loads(path.read_text()) for path in sorted((resume.own_root() / "cost").glob("*.json"))}
 
 
 def _note_cost(seconds: float) -> None:
     stage = os.environ.get("DVC_STAGE")
-    if not stage or os.environ.get("RANK", "0") != "0":
+    if not stage or not processes.is_first():
         return
     unit = 1024 if sys.platform == "linux" else 1024**2
     cost = {"seconds": round(seconds, 1), "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit}
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         cost["peak_gpu_mib"] = torch.cuda.max_memory_allocated() // 2**20
-    atomic.write_json(resume.root() / "cost" / f"{stage}.json", cost)
+    with suppress(OSError):  # the stage is done; a note is no reason to fail
+        atomic.write_json(resume.own_root() / "cost" / f"{stage}.json", cost)

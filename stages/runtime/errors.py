@@ -1,5 +1,5 @@
-"""The error that a user can mend."""
+"""The error that a user can put right."""
 
 
 class UserError(Exception):
-    """Something the user can mend: the message names the file, line or key, and the mend."""
+    """Something the user can put right: the message names the file, line or key, and what to do."""

@@ -59,11 +59,12 @@ def load(file: Path, section: str, kind: type[Kind]) -> Kind:
 def check(value: Any, section: str, kind: type[Kind], file: Path) -> Kind:
     """The value of a section as `kind`; raises UserError as `load` does."""
     seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]  # what NumPy and torch both take
+    missing = next(_missing(value, section, kind), None)
     try:
         found: Any = TypeAdapter(seed if kind is int else kind).validate_python(value)
     except ValidationError as error:
-        raise UserError(f"{file}: {_message(error, section, kind)}") from None
-    missing = next(_missing(value, section, kind), None)
+        if not missing or error.errors()[0]["type"] != "value_error":  # else its default may be what does not fit
+            raise UserError(f"{file}: {_message(error, section, kind)}") from None
     if missing:
         raise UserError(f"{file}: key `{missing}` is missing")
     return found  # type: ignore[no-any-return]
@@ -82,7 +83,7 @@ def read(file: Path) -> dict[str, Any]:
         raise UserError(f"{file}: {error.strerror}") from None
     except RecursionError:
         raise UserError(f"{file}: not valid YAML: nested too deeply") from None
-    except (YAMLError, ValueError, TypeError, AttributeError) as error:  # a tag with a wrong value raises the latter
+    except (YAMLError, ValueError, TypeError, AttributeError, LookupError) as error:  # by a tag and a wrong value
         raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
     if not isinstance(document, dict):
         raise UserError(f"{file}: must be sections of keys")
@@ -149,7 +150,7 @@ def _locate(section: str, path: Sequence[int | str], kind: Any) -> tuple[str, An
 
 
 def _missing(value: Any, key: str, kind: Any) -> Iterator[str]:
-    if _is_section(kind):
+    if _is_section(kind) and isinstance(value, dict):
         for name, field in kind.model_fields.items():
             if name not in value:
                 yield f"{key}.{name}"

@@ -2,43 +2,45 @@
 
 DVC deletes a stage's outs before it runs, and keeping them (`persist`) would let a changed parameter resume from a
 finished checkpoint. So trainer state lives apart, in `<root>/<stage>/<key>`, where the key is a hash of all that
-decides the result: the stage's parameters, its inputs, its code, the libraries' versions. A changed knob is another
-key, and finds nothing.
+decides the result: the stage's parameters, its inputs, its code, the libraries' versions. A changed parameter is
+another key, and finds nothing.
 
 The root is `.work` in the checkout, or what COVID_DOCTOR_WORK says. A temporary experiment runs in a copy of the
 checkout that DVC deletes when it ends, also by a failure: its root is the checkout's own, so that it resumes too.
 """
 
-import ctypes
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import signal
 import sys
-import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
-from stages.runtime import imports
+from stages.runtime import params, processes
 from stages.runtime.errors import UserError
 
-KEEP = 2
-"""Unfinished states kept beside the one in use, newest first: trying a knob and going back loses nothing."""
-
-
+ROOT = Path(__file__).resolve().parents[2]
+"""The checkout, or a copy that DVC made of it."""
 TEMPORARY = "/.dvc/tmp/exps/"
 """Folder of a checkout in which DVC makes the copies for `dvc exp run --temp` and the queue."""
+KEEP_DAYS = 14
+"""An unfinished state that nobody has touched for so long is deleted. `make clean` deletes all."""
 
 
 def root() -> Path:
-    checkout = imports.ROOT.as_posix().partition(TEMPORARY)[0]
+    checkout = ROOT.as_posix().partition(TEMPORARY)[0]
     return Path(os.environ.get("COVID_DOCTOR_WORK") or Path(checkout) / ".work").resolve()
+
+
+def own_root() -> Path:
+    """As `root`, but a temporary copy has its own: what runs side by side does not overwrite each other's notes."""
+    return Path(os.environ.get("COVID_DOCTOR_WORK") or ROOT / ".work").resolve()
 
 
 def key(stage: str, parameters: Any, inputs: Iterable[Path]) -> str:
@@ -46,11 +48,15 @@ def key(stage: str, parameters: Any, inputs: Iterable[Path]) -> str:
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True, default=str).encode())
     for package in ("torch", "transformers", "peft", "trl", "accelerate"):
         digest.update(f"{package} {version(package)}\n".encode())
-    for path in inputs:
+    for path in [*inputs, *code(stage)]:
         digest.update(hash_path(path).encode())
-    for file in imports.closure(imports.ROOT / "stages" / f"{stage}.py"):
-        digest.update(hash_path(imports.ROOT / file).encode())
     return digest.hexdigest()[:16]
+
+
+def code(stage: str) -> list[Path]:
+    """The code that dvc.yaml says the stage depends on; all of it where dvc.yaml has no such stage."""
+    declared = params.read(ROOT / "dvc.yaml")["stages"].get(stage, {"deps": ["stages"]})["deps"]
+    return [ROOT / path for path in declared if Path(path).parts[0] == "stages"]
 
 
 def hash_path(path: Path) -> str:
@@ -71,104 +77,66 @@ def _ignored(path: Path, top: Path) -> bool:
 
 
 @contextmanager
-def folder(stage: str, parameters: Any, inputs: Iterable[Path], first_process: bool = True) -> Iterator[Path]:
+def folder(stage: str, parameters: Any, inputs: Iterable[Path]) -> Iterator[Path]:
     """Give the stage's work folder; delete it when the block ends without an error.
 
-    While the block runs, the folder is locked against a second process, and this process ends when its parent does.
-
-    Args:
-        first_process: of several processes of one run, only the first locks and deletes.
+    A second run with the same key (an experiment that shares this stage's parameters) works beside the first, in
+    `<key>-2`. To wait would save nothing: the first leaves no state, and its outputs lie in another copy.
 
     Raises:
-        UserError: another process works in the folder.
+        UserError: this run has several processes, which can't agree on a second folder.
     """
-    _die_with_parent()
-    path = root() / stage / key(stage, parameters, inputs)
-    path.mkdir(parents=True, exist_ok=True)
-    if not first_process:
-        yield path
+    top, name = root() / stage, key(stage, parameters, inputs)
+    top.mkdir(parents=True, exist_ok=True)
+    if not processes.is_first():  # the first one locks and deletes
+        (top / name).mkdir(exist_ok=True)
+        yield top / name
         return
-    os.utime(path)
-    lock_path = path.with_suffix(".lock")
-    with lock_path.open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not lock_path.exists() or not os.path.samestat(os.fstat(lock.fileno()), lock_path.stat()):
-                raise BlockingIOError  # its owner ended just now, and took file and folder away
-        except BlockingIOError:
-            raise UserError(f"another process is running `{stage}` in {path}; wait for it or end it") from None
-        _drop_superseded(path)
+    for number in count(1):
+        path = top / (name if number == 1 else f"{name}-{number}")
+        lock = _lock(path)
+        if lock:
+            break
+        if processes.count() > 1:
+            raise UserError(f"another run of `{stage}` works in {path}; wait for it, or end it")
+        print(
+            f"{stage}: another run with the same parameters works in {path}; this one works beside it", file=sys.stderr
+        )
+    try:
+        path.mkdir(exist_ok=True)
+        os.utime(path)
+        _drop_old(path)
         if any(path.iterdir()):
             print(f"{stage}: found the state of an unfinished run, going on from it", file=sys.stderr)
         yield path
         finished = path.with_suffix(".finished")  # at once: half a deleted state would be taken for an unfinished run
         os.replace(path, finished)
         shutil.rmtree(finished)
-        lock_path.unlink(missing_ok=True)
+        Path(lock.lock_file).unlink()
+    finally:
+        lock.release()
 
 
-def _drop_superseded(current: Path) -> None:
-    """Delete unfinished states of other keys, but for the newest KEEP and those that somebody works in."""
-    for path in current.parent.glob("*.finished"):
-        shutil.rmtree(path, ignore_errors=True)
-    others = sorted(
-        (p for p in current.parent.iterdir() if p.is_dir() and p != current),
-        key=lambda p: (p.stat().st_mtime, p.name),
-        reverse=True,
-    )
-    for path in others[KEEP:]:
-        lock_path = path.with_suffix(".lock")
-        with lock_path.open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                continue
-            shutil.rmtree(path)
-            lock_path.unlink(missing_ok=True)
+def _lock(path: Path) -> Any:
+    """The lock of a work folder, held; None when another process holds it. A process that dies lets go of it."""
+    from filelock import FileLock, Timeout
 
-
-def _die_with_parent() -> None:
-    """End this process when its parent ends: a killed `dvc` must not leave a trainer that writes beside the next one.
-
-    Linux tells by a signal. Elsewhere, and for a `dvc` further up (a shell or a launcher may stand between), a thread
-    looks every second.
-    """
-    watched = [os.getppid(), *_dvc_ancestors()]
-    if sys.platform == "linux":
-        PR_SET_PDEATHSIG = 1
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    parent = os.getppid()
-    if parent != watched[0]:
-        raise SystemExit(1)
-
-    def watch() -> None:
-        while os.getppid() == parent and all(_alive(pid) for pid in watched):
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
-
-
-def _dvc_ancestors() -> list[int]:
-    """The process ids between this process and the `dvc` that runs the stage, that one included."""
-    if "DVC_STAGE" not in os.environ or not Path("/proc/self/stat").exists():
-        return []
-    found: list[int] = []
-    pid = os.getppid()
-    while pid > 1:
-        found.append(pid)
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        if any(Path(word.decode(errors="replace")).name == "dvc" for word in command[:3]):
-            return found
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-    return []
-
-
-def _alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        lock = FileLock(path.with_suffix(".lock"), blocking=False)
+        lock.acquire()
+        return lock
+    except Timeout:
+        return None
+
+
+def _drop_old(current: Path) -> None:
+    """Delete the states that were left KEEP_DAYS ago, and what remains of finished ones."""
+    for path in current.parent.iterdir():
+        if path.suffix == ".finished":
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.is_dir() and path != current and time.time() - path.stat().st_mtime > KEEP_DAYS * 86400:
+            lock = _lock(path)
+            if lock:
+                shutil.rmtree(path)
+                Path(lock.lock_file).unlink()
+                lock.release()

@@ -1,7 +1,8 @@
-"""The order in which training samples are read: shuffled, yet neighbours of about one length, so little is padding.
+"""The order in which training samples are read: shuffled, yet neighbours have like lengths, so little is padding.
 
-The order of all epochs is fixed beforehand by (lengths, batch size, seed). A trainer that reads it front to back needs
-no sampler state to resume, and several processes that share it out see the same batches as one.
+It is transformers' LengthGroupedSampler, but known beforehand: the order of all epochs is fixed by (lengths, batch
+size, seed). A trainer that reads it front to back needs no sampler state to resume, and several processes that divide
+it see the same batches as one.
 """
 
 import random
@@ -12,26 +13,26 @@ MEGABATCH = 50
 """Batches that are sorted together: wide enough to group lengths, small enough to keep the shuffle."""
 
 
-def epochs(lengths: Sequence[int], batch_size: int, count: float, seed: int) -> list[int]:
-    """Indices of `count` epochs; batches hold samples of about one length and come in random order.
+def length_grouped_order(lengths: Sequence[int], batch_size: int, epochs: float, seed: int) -> list[int]:
+    """Indices of all epochs' samples; batches hold samples of like length and come in random order.
 
     Args:
         lengths: tokens of each sample.
         batch_size: samples of one optimizer step.
-        count: epochs; a fraction at the end takes that share of the last shuffle.
+        epochs: a fraction at the end takes that part of the last shuffle.
 
     Returns:
-        Every index `count` times (the last fraction apart), later epochs after earlier ones but for the one window
+        Every index once an epoch (the last fraction apart), later epochs after earlier ones but for the one window
         that straddles their border. A last batch that is short is filled up with the first samples of the stream:
-        every step then has the same size, however many processes share it.
+        every step then has the same size, however many processes divide it.
     """
     generator = random.Random(seed)
     stream: list[int] = []
-    for _ in range(ceil(count)):
+    for _ in range(ceil(epochs)):
         indices = list(range(len(lengths)))
         generator.shuffle(indices)
         stream += indices
-    stream = stream[: round(count * len(lengths))]
+    stream = stream[: round(epochs * len(lengths))]
     missing = -len(stream) % batch_size
     stream += [stream[i % len(stream)] for i in range(missing)]
 

@@ -195,7 +195,7 @@ def preprocess_files(folder: Path, preferences: Path, **data: Any) -> None:
     document["data"] |= {"dialogues": str(folder), "preferences": str(preferences), **data}
     params = folder / "params.yaml"
     params.write_text(yaml.safe_dump(document), encoding="utf-8")
-    preprocess.main(folder, preferences, folder / "out", folder / "log", params)
+    preprocess.main(folder / "out", folder / "log", params)
 
 
 def preprocess_imported(top: Path) -> None:

@@ -1,62 +1,19 @@
-"""What base, sft and rm share of transformers' Trainer: its arguments, its curve, and a resume to the same bytes.
+"""What base, sft and rm share of transformers' Trainer: its arguments, its curves, and a resume to the same bytes.
 
-Samples are read front to back in an order that is fixed beforehand (length_order.py), so a trainer that is resumed
-only has to skip; nothing of a sampler needs restoring. Several processes share one step's samples out among them.
+Samples are read front to back in an order that is fixed beforehand (length_grouping.py), so a trainer that is resumed
+only has to skip; nothing of a sampler needs restoring. Several processes divide one step's samples among them.
 """
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import model_validator
+from typing import Any
 
 from stages.models import sharding
-from stages.runtime import checkpoints, params, processes
+from stages.runtime import checkpoints, curves, environment, processes
 from stages.runtime.errors import UserError
-
-
-class TrainingConfig(params.Section):
-    """The parameters of a Trainer run; a stage's section adds its own."""
-
-    num_train_epochs: params.Epochs = 3
-    """Passes over the data; a fraction takes that share of it."""
-    per_device_train_batch_size: params.BatchSize = 16
-    """Samples in one forward pass."""
-    gradient_accumulation_steps: params.BatchSize = 1
-    """Forward passes per optimizer step on ONE process. Several processes share them out: the global batch,
-    per_device_train_batch_size × gradient_accumulation_steps, stays what it is."""
-    learning_rate: params.LearningRate = 1.0e-4
-    """Of AdamW, at its highest."""
-    lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate goes on after the warm-up."""
-    warmup_ratio: params.WarmupRatio = 0.03
-    """Share of the steps in which the learning rate rises from 0."""
-    weight_decay: params.WeightDecay = 0.0
-    """Of AdamW."""
-    max_grad_norm: params.GradientNorm = 1.0
-    """The gradient's norm is clipped to this, once per optimizer step."""
-    logging_steps: params.Steps = 10
-    """Optimizer steps between two rows of the curve."""
-    eval_steps: params.Steps = 50
-    """Optimizer steps between two evaluations; each also saves a checkpoint to resume from."""
-
-    @model_validator(mode="after")
-    def _steps_fit(self) -> "TrainingConfig":
-        if self.batch_size > 2**16:
-            raise ValueError(
-                "per_device_train_batch_size × gradient_accumulation_steps is "
-                f"{self.batch_size}, and must be at most {2**16}"
-            )
-        if self.eval_steps % self.logging_steps:
-            # A checkpoint between two rows would lose the part of the running mean that it can't hold.
-            raise ValueError(f"eval_steps {self.eval_steps} is no multiple of logging_steps {self.logging_steps}")
-        return self
-
-    @property
-    def batch_size(self) -> int:
-        return self.per_device_train_batch_size * self.gradient_accumulation_steps
+from stages.training.config import TrainingConfig
 
 
 def check_processes(config: TrainingConfig, dtype: str) -> int:
@@ -206,36 +163,49 @@ def overflowed(optimizer: Any) -> bool:
     return scaler is not None and bool(optimizer.step_was_skipped) and scaler.get_scale() >= 1
 
 
-def keep_float32(model: Any) -> None:
-    """What trains is float32, whatever the base is: TRL rounds it to bfloat16 when the base is quantized."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
+def train(trainer: Any, work: Path, samples: int) -> None:
+    """Train from the newest whole checkpoint, or from the start; then the best checkpoint's weights are loaded.
 
-
-def train(trainer: Any, work: Path) -> None:
-    """Train from the newest whole checkpoint, or from the start; then the best checkpoint's weights are loaded."""
+    Args:
+        samples: that were given; a trainer that left some out would train on other data than the run says.
+    """
+    if len(trainer.train_dataset) != samples:
+        raise RuntimeError(f"the trainer took {len(trainer.train_dataset)} of {samples} samples")
     show_progress(trainer)
+    for parameter in trainer.model.parameters():
+        if parameter.requires_grad:  # TRL rounds them to bfloat16 when the base is quantized
+            parameter.data = parameter.data.float()
     if sharding.is_sharded(trainer.model):
         sharding.average_gradients(trainer)
     newest = checkpoints.latest(work)
     trainer.train(resume_from_checkpoint=str(newest) if newest else None)
 
 
-def rows(trainer: Any, steps_per_epoch: float, columns: Sequence[str], step_of: str) -> list[dict[str, Any]]:
-    """The trainer's log entries that have the key `step_of`, by these columns.
+def write_curves(
+    trainer: Any, log: Path, columns: Sequence[str], eval_columns: Sequence[str], steps_per_epoch: float
+) -> dict[str, Any]:
+    """Write the curves and the environment into the folder `log`; returns what goes into the metrics of every run.
 
     Args:
         steps_per_epoch: to count epochs of the data, of which the trainer knows nothing.
     """
-    found = []
-    for entry in trainer.state.log_history:
-        if step_of in entry:
-            row = {column: entry[column] for column in columns if column in entry}
-            found.append(row | {"step": entry["step"], "epoch": entry["step"] / steps_per_epoch})
-    return found
 
+    def rows(key: str, names: Sequence[str]) -> list[dict[str, Any]]:
+        found = []
+        for entry in trainer.state.log_history:
+            if key in entry:
+                row = {name: entry[name] for name in names if name in entry}
+                found.append(row | {"step": entry["step"], "epoch": entry["step"] / steps_per_epoch})
+        return found
 
-def best_eval(entries: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The row with the lowest eval_loss, the first of equals: the checkpoint that was kept."""
-    return min(entries, key=lambda row: row["eval_loss"])
+    curve, evals = rows("loss", columns), rows("eval_loss", eval_columns)
+    curves.write(log / "curve.csv", columns, curve)
+    curves.write(log / "eval_curve.csv", eval_columns, evals)
+    environment.write(log)
+    best = min(evals, key=lambda row: row["eval_loss"])  # the first of equals: the checkpoint that was kept
+    return {
+        "steps": trainer.state.global_step,
+        "best_step": best["step"],
+        "eval_loss": round(best["eval_loss"], 4),
+        "train_loss": round(curve[-1]["loss"], 4),
+    }

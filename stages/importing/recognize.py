@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.importing import formats
+from stages.importing.formats import Format
 from stages.runtime.errors import UserError
-from stages.text.importers import formats
-from stages.text.importers.formats import Format
 
 FORMATS_DOCUMENT = "docs/data.md"
 

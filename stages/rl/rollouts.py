@@ -1,0 +1,84 @@
+"""The prompts of an update and the responses that the policy gave to them.
+
+Every draw is keyed by the seed and the episode's number. An update therefore samples the same responses in a resumed
+run, and several processes sample together what one would.
+"""
+
+import random
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from stages.generation import generate
+from stages.models import stack
+from stages.rl.config import PpoConfig
+
+
+class Rollouts(NamedTuple):
+    """This process's responses: b rows, R positions."""
+
+    prompts: list[list[int]]
+    responses: list[list[int]]
+    ended: Tensor
+    """[b], 1 where the response closed with EOS."""
+
+    @property
+    def mask(self) -> Tensor:
+        """[b, R], 1 on the tokens of each response."""
+        lengths = torch.tensor([len(r) for r in self.responses], device=self.ended.device)
+        return (torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]).float()
+
+
+def sample_rollouts(
+    model: Any,
+    prompts: Sequence[list[int]],
+    episodes: Sequence[int],
+    limit: int,
+    eos: Sequence[int],
+    pad: int,
+    config: PpoConfig,
+    seed: int,
+) -> Rollouts:
+    """Answer the prompts of these episodes, with at most `limit` tokens each, under the active adapters."""
+    chosen = [prompts[prompt_of(episode, len(prompts), seed)] for episode in episodes]
+    responses: list[list[int]] = [[] for _ in chosen]
+    ended = torch.zeros(len(chosen))
+    plain = generate.Decoding(
+        do_sample=True, temperature=config.temperature, top_k=0, top_p=1.0, repetition_penalty=1.0
+    )
+    model.eval()
+    with stack.merged(model, only_if=config.merge_adapters_for_rollouts):
+        for i, answer in generate.generate(
+            model,
+            chosen,
+            [f"{seed}/episode/{episode}" for episode in episodes],
+            plain,
+            limit,
+            config.local_rollout_forward_batch_size,
+            eos,
+            pad,
+        ):
+            responses[i], ended[i] = answer.ids, float(answer.ended)
+    return Rollouts(chosen, responses, ended.to(next(model.parameters()).device))
+
+
+def response_limit(update: int, config: PpoConfig, seed: int) -> int:
+    """The most tokens of a response in this update."""
+    draw = random.Random(f"{seed}/length/{update}")
+    return draw.randint(config.min_response_length, config.max_response_length)
+
+
+def prompt_of(episode: int, count: int, seed: int) -> int:
+    """The index of an episode's prompt; all prompts come up once, in a new order, before any comes up again."""
+    epoch, position = divmod(episode, count)
+    return _prompt_order(epoch, count, seed)[position]
+
+
+@lru_cache(maxsize=2)  # an update may span two epochs
+def _prompt_order(epoch: int, count: int, seed: int) -> list[int]:
+    order = list(range(count))
+    random.Random(f"{seed}/prompts/{epoch}").shuffle(order)
+    return order

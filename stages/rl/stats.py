@@ -1,0 +1,60 @@
+"""The rows of PPO's curve: what an update says about its rollouts."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from stages.rl import maths
+from stages.rl.collectives import Collectives
+from stages.rl.experience import Experience
+from stages.rl.rollouts import Rollouts
+
+CURVE = (
+    "step", "episodes", "score", "score_std", "reward", "kl", "kl_k3", "kl_coef", "entropy", "policy_loss",
+    "value_loss", "loss", "clip_fraction", "approx_kl", "ratio", "grad_norm", "learning_rate", "eos_rate",
+    "response_length", "repetition", "length_score_correlation", "explained_variance",
+)  # fmt: skip
+"""One row per update. score: the reward model's mean, raw. reward: mean per response after normalisation, penalty and
+KL. kl: mean k1 per response, kl_k3: its k3 twin. entropy, ratio, approx_kl: means per token. response_length: tokens.
+"""
+
+
+def log_stats(rollouts: Rollouts, experience: Experience, kl_coef: float, group: Collectives) -> dict[str, float]:
+    """The columns of the curve that are known before the update learns, over the rollouts of all processes."""
+    mask = experience.mask
+    columns = {
+        "score": experience.scores,
+        "reward": experience.rewards.sum(1),
+        "kl": experience.kl.sum(1),
+        "kl_k3": (maths.k3(-experience.kl) * mask).sum(1),
+        "entropy": experience.entropy.sum(1),
+        "response_length": mask.sum(1),
+        "eos_rate": rollouts.ended,
+        "repetition": torch.tensor([repetition(r) for r in rollouts.responses], device=mask.device),
+    }
+    everyone = group.gather(torch.stack(list(columns.values()), dim=1).double())
+    means = dict(zip(columns, everyone.mean(0).tolist(), strict=True))
+    by_name = dict(zip(columns, everyone.unbind(1), strict=True))
+    _, unexplained = group.moments(experience.returns - experience.values, mask)
+    _, total = group.moments(experience.returns, mask)
+    return means | {
+        "score_std": float(by_name["score"].std(correction=0)),
+        "kl_coef": kl_coef,
+        "entropy": float(by_name["entropy"].sum() / by_name["response_length"].sum()),
+        "length_score_correlation": correlation(by_name["response_length"], by_name["score"]),
+        "explained_variance": 1 - float(unexplained / total) if float(total) else 0.0,
+    }
+
+
+def repetition(ids: Sequence[int], order: int = 4) -> float:
+    """Share of a response's n-grams of tokens that occurred before in it: 0 for none, near 1 for a loop."""
+    grams = [tuple(ids[i : i + order]) for i in range(len(ids) - order + 1)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
+
+
+def correlation(x: Tensor, y: Tensor) -> float:
+    """Pearson's correlation of two vectors [B]; 0 when one of them does not vary."""
+    x, y = x.double() - x.double().mean(), y.double() - y.double().mean()
+    norm = float(x.norm() * y.norm())
+    return float(x @ y) / norm if norm > 0 else 0.0
