@@ -52,7 +52,7 @@ test-fast: setup ## the tests that need no trained model: less than a minute
 
 .PHONY: fuzz
 fuzz: setup ## 10,000 hostile data files against preprocess and import: no traceback, no hang
-	@python -m tests.fuzz.data --cases 10000
+	@python -m tests.fuzz.hostile_data --cases 10000
 
 .PHONY: data
 data: setup ## fetch the COVID dialogues
