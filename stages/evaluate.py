@@ -177,15 +177,11 @@ class Scorer:
         from stages.models import forward
 
         prompts, ids = [self.prompt(sample) for sample in samples], [self.answer(text) for text in texts]
+        pad, size, device = self.tokenizer.pad_token_id, self.config.batch_size, self.head.weight.device
         to_logits = forward.causal_lm(self.model).get_output_embeddings()
-        lengths = [len(p) + len(i) for p, i in zip(prompts, ids, strict=True)]
         found = [0.0] * len(ids)
         with torch.no_grad():
-            for rows in forward.by_length(lengths, range(len(ids)), self.config.batch_size):
-                batch = forward.to_batch(
-                    [prompts[i] for i in rows], [ids[i] for i in rows], self.tokenizer.pad_token_id,
-                    self.head.weight.device,
-                )  # fmt: skip
+            for rows, batch in forward.batches(prompts, ids, size, pad, device):
                 states = []
                 for adapters in (policy, reference):
                     with stack.active(self.model, adapters):

@@ -3,14 +3,13 @@
 python -m stages.profile --help
 """
 
-import difflib
 import io
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from stages.runtime import atomic
+from stages.runtime import atomic, params
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 
@@ -48,7 +47,7 @@ def main(
 
 
 def missing_data(config: Path) -> str | None:
-    """One line that says which data the parameters name and are not there, and the mend; None when they are."""
+    """One line that says which data the parameters name and are not there, and what to do; None when they are."""
     data = read(config)["data"]
     files = [Path(data["dialogues"], f"{part}_data.json") for part in ("train", "validate", "test")]
     absent = [str(file) for file in (*files, Path(data["preferences"])) if not (config.parent / file).is_file()]
@@ -100,16 +99,9 @@ def yaml() -> Any:
 
 
 def read(file: Path) -> Any:
-    """A YAML file that holds keys; UserError names the file and what is wrong."""
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        document = yaml().load(file.read_text(encoding="utf-8"))
-    except YAMLError as error:
-        raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(document, dict):
-        raise UserError(f"{file}: must be sections of keys")
-    return document
+    """A YAML file that holds keys, with its comments; UserError names the file and what is wrong."""
+    params.read(file)
+    return yaml().load(file.read_text(encoding="utf-8"))
 
 
 def check(overlay: Any, defaults: Any, file: Path, above: str = "") -> None:
@@ -117,9 +109,7 @@ def check(overlay: Any, defaults: Any, file: Path, above: str = "") -> None:
     for name, value in overlay.items():
         key = f"{above}{name}"
         if name not in defaults:
-            near = difflib.get_close_matches(str(name), list(defaults), n=1)
-            hint = f"; did you mean `{above}{near[0]}`?" if near else f"; known keys: {', '.join(defaults)}"
-            raise UserError(f"{file}: unknown key `{key}`{hint}")
+            raise UserError(f"{file}: {params.unknown_key(key, defaults)}")
         if isinstance(value, dict) != isinstance(defaults[name], dict):
             kind = "a section of keys" if isinstance(defaults[name], dict) else "a value"
             raise UserError(f"{file}: `{key}` must be {kind}")

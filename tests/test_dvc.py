@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import imports
 import pytest
 import yaml
 from checkouts import at_work_in, git

@@ -48,9 +48,7 @@ def picked_up(texts: Mapping[str, Sequence[str]], writer: str, limit: int = 8, l
 
 def endings(texts: Sequence[str], limit: int) -> list[str]:
     """The most frequent last sentences of texts that have more than one sentence; the most frequent first."""
-    last = Counter(
-        sentences[-1].strip() for text in texts if len(sentences := SENTENCE.findall(text.strip())) > 1
-    )
+    last = Counter(sentences[-1].strip() for text in texts if len(sentences := SENTENCE.findall(text.strip())) > 1)
     return [text for text, _ in sorted(last.items(), key=lambda item: (-item[1], item[0]))[:limit]]
 
 

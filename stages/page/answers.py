@@ -10,8 +10,8 @@ def browser(run: Run) -> dict[str, Any]:
     """Every text once, and per sample the numbers of its texts: a dialogue's rounds come back in each later sample.
 
     Returns:
-        `texts`; `metrics`: [[key, name, digits, scale], …] of the scores; `samples`: [[round's question, round's answer, …], question, reference,
-        [a model's answer, …], [[a model's score, …], …]].
+        `texts`; `metrics`: [[key, name, digits, scale], …] of the scores; `samples`: [[round's question, round's
+        answer, …], question, reference, [a model's answer, …], [[a model's score, …], …]].
     """
     texts: dict[str, int] = {}
 

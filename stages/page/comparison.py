@@ -44,8 +44,8 @@ def compare(run: Run, draws: int, seed: int) -> Comparison:
             return distinct.difference(before, after)
         most = 100 / metric.scale
         bounds = (-most, most) if metric.bounded else None
-        pair = (run.scores[model][metric.key] for model in (before, after))
-        return bootstrap.difference(*pair, dialogues, draws, seed, bounds).scaled(metric.scale)
+        first, second = run.scores[before][metric.key], run.scores[after][metric.key]
+        return bootstrap.difference(first, second, dialogues, draws, seed, bounds).scaled(metric.scale)
 
     differences = {pair: {metric.name: difference(*pair, metric) for metric in metrics} for pair in CONTRASTS}
     p_values = {(pair, name): found.p for pair, each in differences.items() for name, found in each.items()}

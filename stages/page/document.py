@@ -61,9 +61,7 @@ def content(
     }
 
 
-def render(
-    told: dict[str, Any], run: Run, figures: dict[str, list[Figure]], plotly: str, language: str
-) -> bytes:
+def render(told: dict[str, Any], run: Run, figures: dict[str, list[Figure]], plotly: str, language: str) -> bytes:
     """The whole page.
 
     Args:

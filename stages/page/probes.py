@@ -86,4 +86,3 @@ def measure(run: Run, draws: int, seed: int) -> Probes:
 
 def _right(better: Sequence[float], worse: Sequence[float]) -> list[float]:
     return [float(a > b) for a, b in zip(better, worse, strict=True)]
-

@@ -33,7 +33,7 @@ class Table(NamedTuple):
 
 
 def scores(run: Run, comparison: Comparison) -> Table:
-    """One row per metric: the models, the retrieval baseline and, on the same test data, what the tutorial published."""
+    """One row per metric: the models, the baseline and, on the same test data, what the tutorial published."""
     published = reference_results.comparable(run.documents["data"])
     rows = []
     for metric in comparison.metrics:

@@ -4,7 +4,7 @@ A claim needs an interval that excludes its opposite. That something does no har
 the interval is harmless: better than the metric's margin (non-inferiority).
 """
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from stages.metrics.bootstrap import Interval
 from stages.metrics.definitions import BASELINE, Metric
@@ -90,14 +90,12 @@ def _ppo(run: Run, comparison: Comparison) -> Answer:
         lengths = {model: f"{reference_results.METRICS[model]['response_length']:g}" for model in ("sft", "ppo")}
         because.append(Sentence("because.published.ppo", lengths))
     for metric in watched:
-        values = {
+        values: dict[str, Any] = {
             "metric": Sentence(f"metric.{metric.name}"),
             **_change(comparison, "sft", "ppo", metric.name, metric.digits),
         }
         because.append(Sentence(f"because.harm.{harms[metric.name]}", values))
-    margins = [
-        Sentence("margin", {"metric": Sentence(f"metric.{m.name}"), "value": f"{m.margin:g}"}) for m in watched
-    ]
+    margins = [Sentence("margin", {"metric": Sentence(f"metric.{m.name}"), "value": f"{m.margin:g}"}) for m in watched]
     return Answer("ppo", tone, short, [*because, *training(run), Sentence("because.margins", {"margins": margins})])
 
 
@@ -109,7 +107,7 @@ def _because_length(comparison: Comparison) -> Sentence:
 def _cost(key: str, change: Interval, metric: Metric) -> Sentence:
     """By how much the metric got worse (`cost`), or by how much it may have (`possible`)."""
     amount = abs(change.value) if key == "cost" else max(0.0, -change.low if metric.better > 0 else change.high)
-    values = {"metric": Sentence(f"metric.{metric.name}"), "value": fixed(amount, 1)}
+    values: dict[str, Any] = {"metric": Sentence(f"metric.{metric.name}"), "value": fixed(amount, 1)}
     return Sentence(f"{key}.{'fell' if metric.better > 0 else 'rose'}", values)
 
 
