@@ -21,10 +21,13 @@ setup: .venv/installed ## make .venv with the locked dependencies
 	touch $@
 
 .PHONY: repro
-repro: setup ## run the pipeline: only the stages whose inputs changed
-	@python -m stages.profile
+repro: check ## run the pipeline: only the stages whose inputs changed
 	dvc repro
 	@python -m stages.results
+
+.PHONY: check
+check: setup ## check the parameters, the data and the model before anything trains
+	@python -m stages.check
 
 .PHONY: results
 results: setup ## print the scores and what each stage cost
