@@ -22,6 +22,7 @@ setup: .venv/installed ## make .venv with the locked dependencies
 
 .PHONY: repro
 repro: check ## run the pipeline: only the stages whose inputs changed
+	@python -m stages.recover
 	dvc repro
 	@python -m stages.results
 
