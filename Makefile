@@ -21,8 +21,8 @@ setup: .venv/installed ## make .venv with the locked dependencies
 	touch $@
 
 .PHONY: repro
-repro: setup ## run the pipeline: only the stages whose inputs changed
-	@python -m stages.profile
+repro: check ## run the pipeline: only the stages whose inputs changed
+	@python -m stages.recover
 	dvc repro
 	@python -m stages.results
 
@@ -30,6 +30,10 @@ repro: setup ## run the pipeline: only the stages whose inputs changed
 sft-only: setup ## run what needs no preferences: preprocess, base, sft, and the answers of base and sft
 	@python -m stages.profile
 	dvc repro predict@base predict@sft
+
+.PHONY: check
+check: setup ## check the parameters, the data and the model before anything trains
+	@python -m stages.check
 
 .PHONY: results
 results: setup ## print the scores and what each stage cost
