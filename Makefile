@@ -41,7 +41,11 @@ results: setup ## print the scores and what each stage cost
 
 .PHONY: experiments
 experiments: setup ## the experiments from this commit: what was changed in each, and what that changed
-	@dvc exp show --no-pager --only-changed --drop '.*/|State|Executor|Created'
+	@python -m stages.experiments
+
+.PHONY: compare
+compare: setup ## runs side by side, REVS="main exp-a": beyond chance? Also compare.html, with all answers
+	@python -m stages.compare $(or $(REVS),HEAD) --page compare.html
 
 .PHONY: test
 test: setup ## lint, types, tests, and the smallest run of the whole graph, twice, to the same bytes
