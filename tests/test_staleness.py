@@ -60,6 +60,7 @@ AFTER_AN_EDIT = {
     "stages/report.py": {"report"},
     "stages/chat.py": NONE,
     "stages/export.py": NONE,
+    "stages/parameters.py": NONE,
     "stages/profile.py": NONE,
     "stages/results.py": NONE,
     "stages/verify.py": NONE,

@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import Any
 
 from stages.runtime.errors import UserError
-from stages.text.records import Pair
+from stages.text.records import Pair, is_history
 
 
 def to_pairs(record: Any, where: str) -> tuple[list[Pair], Counter[str]]:
@@ -29,10 +29,7 @@ def to_pairs(record: Any, where: str) -> tuple[list[Pair], Counter[str]]:
     output, history = record.get("output"), record.get("history", [])
     if not isinstance(output, list) or len(output) < 2 or not all(isinstance(text, str) for text in output):
         raise UserError(f"{where}: `output` must be a list of at least two texts, best first")
-    if not isinstance(history, list) or not all(
-        isinstance(round_, list) and len(round_) == 2 and all(isinstance(text, str) for text in round_)
-        for round_ in history
-    ):
+    if not is_history(history):
         raise UserError(f"{where}: `history` must be a list of [question, answer]")
 
     pairs = [
