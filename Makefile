@@ -26,14 +26,14 @@ repro: check ## run the pipeline: only the stages whose inputs changed
 	dvc repro
 	@python -m stages.results
 
-.PHONY: sft-only
-sft-only: setup ## run what needs no preferences: preprocess, base, sft, and the answers of base and sft
-	@python -m stages.profile
-	dvc repro predict@base predict@sft
-
 .PHONY: check
 check: setup ## check the parameters, the data and the model before anything trains
 	@python -m stages.check
+
+.PHONY: sft-only
+sft-only: check ## run what needs no preferences: preprocess, base, sft, and the answers of base and sft
+	@python -m stages.recover
+	dvc repro predict@base predict@sft
 
 .PHONY: results
 results: setup ## print the scores and what each stage cost

@@ -59,7 +59,7 @@ def is_whole(lock: Path) -> bool:
         COMPILED_LOCKFILE_SCHEMA(params.read(lock))
     except (UserError, Invalid):
         return False
-    return True
+    return lock.read_bytes().endswith(b"\n")  # else its last hash may be cut, which DVC would believe
 
 
 def drop_if_broken(notes: Path) -> None:

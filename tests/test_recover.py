@@ -72,7 +72,7 @@ def test_whatever_is_left_of_dvc_lock_no_finished_stage_runs_again(
             done = dvc(checkout, "repro")
             assert done.returncode == 0, done.stdout
             assert lock.read_bytes() == whole
-            assert not (checkout / "ran").exists(), done.stdout
+            assert not (checkout / "ran").exists(), (length, done.stdout)
     assert restored > 3
     lock.write_bytes(whole)
     recover.main(checkout)
