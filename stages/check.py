@@ -104,7 +104,8 @@ def samples(params_file: Path) -> dict[str, Any]:
 def trained(sections: dict[str, Any], counts: dict[str, Any]) -> dict[str, int]:
     """How many samples sft and rm train on."""
     both = counts["train"]["samples"] + counts["validate"]["samples"]
-    return {"sft": both - max(1, round(both * sections["sft"].dev_ratio)), "rm": counts["preferences"]["train"]}
+    found = {"sft": both - max(1, round(both * sections["sft"].dev_ratio)), "rm": counts["preferences"]["train"]}
+    return {stage: count for stage, count in found.items() if count}  # without preferences there is no reward model
 
 
 def planned(sections: dict[str, Any], counts: dict[str, Any]) -> dict[str, int]:

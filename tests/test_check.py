@@ -100,6 +100,13 @@ def test_data_that_can_not_be_read() -> None:
     assert line.startswith("own/validate_data.json, dialogue 0, turn 1: expected a text that begins with `医生：`")
 
 
+def test_without_preferences_there_is_no_reward_model(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("none.json").write_text("[]", encoding="utf-8")
+    parameters.write(Path(), {"data": {"preferences": "none.json"}})
+    check.main(Path("params.yaml"), Path("reports"))
+    assert "rm:" not in capsys.readouterr().out
+
+
 def test_a_local_model(checkout: Path) -> None:
     tiny_models.write_base(checkout / "model")
     config = json.loads((checkout / "model/config.json").read_text())
