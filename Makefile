@@ -45,7 +45,11 @@ results: setup ## print the scores and what each stage cost
 
 .PHONY: experiments
 experiments: setup ## the experiments from this commit: what was changed in each, and what that changed
-	@dvc exp show --no-pager --only-changed --drop '.*/|State|Executor|Created'
+	@python -m stages.experiments
+
+.PHONY: compare
+compare: setup ## runs side by side, REVS="main exp-a": beyond chance? Also compare.html, with all answers
+	@python -m stages.compare $(or $(REVS),HEAD) --page compare.html
 
 .PHONY: test
 test: setup ## lint, types, tests, and the smallest run of the whole graph, twice, to the same bytes
@@ -60,7 +64,7 @@ test-fast: setup ## the tests that need no trained model: less than a minute
 
 .PHONY: fuzz
 fuzz: setup ## 10,000 hostile data files against preprocess and import: no traceback, no hang
-	@python -m tests.fuzz.data --cases 10000
+	@python -m tests.fuzz.hostile_data --cases 10000
 
 .PHONY: data
 data: setup ## fetch the COVID dialogues

@@ -12,13 +12,13 @@ from typing import Annotated, Any
 
 import typer
 
+from stages.importing import convert, recognize, sources
+from stages.importing.formats import Format
+from stages.importing.split import split as split_dialogues
 from stages.runtime import atomic
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 from stages.text.dialogues import DialogueRules
-from stages.text.importers import convert, recognize, sources
-from stages.text.importers.formats import Format
-from stages.text.importers.split import split as split_dialogues
 
 
 class System(StrEnum):
@@ -50,7 +50,7 @@ def main(
     prefixes = (rules.patient_prefix, rules.doctor_prefix)
 
     records, found = recognized(source, split, form, "dialogues", "--format")
-    dialogues, account = convert.to_dialogues(records, found, prefixes, system is System.prefix)
+    dialogues, account = convert.to_dialogues(records, found, prefixes, system == System.prefix)
     tell(source, found, len(records), len(dialogues), account)
     for dialogue in dialogues[:5]:
         print("  · " + printable("  ".join(dialogue[:4])))
@@ -59,8 +59,10 @@ def main(
     pairs: list[dict[str, Any]] = []
     if preferences is not None:
         records, found = recognized(preferences, split, preferences_format, "preferences", "--preferences-format")
-        pairs, account = convert.to_preferences(records, found, system is System.prefix)
+        pairs, account = convert.to_preferences(records, found, system == System.prefix)
         tell(preferences, found, len(records), len(pairs), account)
+        if len({pair["instruction"] for pair in pairs}) < 2:
+            raise UserError(f"{preferences}: one question is too few for training and validation")
         for pair in pairs[:5]:
             better, *_, worse = map(printable, pair["output"])
             print(f"  · {printable(pair['instruction'])}\n      better: {better}\n      worse:  {worse}")

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import typer
 from pydantic import Field
 
+from stages.importing import recognize
 from stages.runtime import atomic, params
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 from stages.text import contamination, dialogues, facts, json_files, preferences
-from stages.text.importers import recognize
 from stages.text.records import Pair, Sample
 
 
@@ -39,59 +39,73 @@ def main(
     seed = params.load(params_file, "seed", int)
     data = params.load(params_file, "data", DataConfig)
 
-    # Read everything before anything is written: a mistake in the last file leaves no half of the data.
-    report: dict[str, Any] = {}
     folder, preference = Path(data.dialogues), Path(data.preferences)
-    rows: dict[str, list[Any]] = {}
+    # Everything is read before anything is written: a mistake in the last file leaves no half of the data.
+    splits, report = read_splits(folder, data)
+    train, held_out, report["preferences"] = read_pairs(preference, data.preferences_validate_ratio, seed)
+    files = {split: folder / f"{split}_data.json" for split in splits} | {"preferences": preference}
+    report["sha256"] = {name: sha256(file) for name, file in files.items()}
+
+    report["contamination"] = contamination.overlap(splits["test"], splits["train"])
+    known = read_facts(folder / "facts.json", splits["test"])
+
+    parts: dict[str, list[Any]] = {**splits, "preferences_train": train, "preferences_validate": held_out}
+    for name, rows in parts.items():
+        atomic.write_jsonl(to / f"{name}.jsonl", (row._asdict() for row in rows))
+    if known:
+        atomic.write_jsonl(to / "facts.jsonl", known)
+        report["facts"] = {"test": sum(each is not None for each in known)}
+    atomic.write_json(log / "metrics.json", report)
+    for name in files:
+        print(f"{name}: {describe(report[name])}")
+    shares = (f"{report['contamination'][part]:.1%} of the {part}" for part in ("questions", "answers", "pairs"))
+    print("of the test split, found in training word for word:", ", ".join(shares))
+
+
+def read_splits(folder: Path, rules: dialogues.DialogueRules) -> tuple[dict[str, list[Sample]], dict[str, Any]]:
+    """The samples of each split, and what came in, was dropped and went out."""
     if folder.is_file():
-        read(folder, own="")
-        raise UserError(
-            f"data.dialogues: {folder} must be a folder with train_data.json and its like; see docs/data.md"
-        )
-    sources = {split: folder / f"{split}_data.json" for split in ("train", "validate", "test")}
-    for split, source in sources.items():
-        samples: list[Sample] = []
+        advice = recognize.advice(folder, json_files.read_records(folder), "covid")
+        raise UserError(f"data.dialogues: {folder} {advice or 'is a file; name a folder with train_data.json'}")
+    splits: dict[str, list[Sample]] = {}
+    report: dict[str, Any] = {}
+    for split in ("train", "validate", "test"):
+        source = folder / f"{split}_data.json"
+        splits[split] = []
         counts: Counter[str] = Counter()
         for index, dialogue in enumerate(read(source, own="covid")):
-            found, seen = dialogues.to_samples(dialogue, data, f"{source}, dialogue {index}")
-            samples += [sample._replace(dialogue=index) for sample in found]
+            samples, seen = dialogues.to_samples(dialogue, rules, f"{source}, dialogue {index}")
+            splits[split] += [sample._replace(dialogue=index) for sample in samples]
             counts += seen
-        if not samples:
+        if not splits[split]:
             raise UserError(f"{source}: no dialogue of it gives a sample ({describe(counts)})")
-        rows[split] = samples
         report[split] = {key: counts[key] for key in SAMPLE_COUNTS}
-    report["contamination"] = contamination.overlap(rows["test"], rows["train"])
-    known: list[dict[str, Any] | None] = []
-    if (source := folder / "facts.json").is_file():
-        known = facts.of_samples(json_files.read_object(source), rows["test"], str(source))
-        report["facts"] = {"test": sum(each is not None for each in known)}
+    return splits, report
 
+
+def read_facts(path: Path, samples: list[Sample]) -> list[dict[str, Any] | None]:
+    """What is known of each test sample; empty where the data bring no such file."""
+    return facts.of_samples(json_files.read_object(path), samples, str(path)) if path.is_file() else []
+
+
+def read_pairs(source: Path, validate_ratio: float, seed: int) -> tuple[list[Pair], list[Pair], dict[str, float]]:
+    """Pairs to train on and held out, and what came in, was dropped and went out; none of an empty list."""
     groups: list[list[Pair]] = []
-    totals: Counter[str] = Counter()
-    for index, record in enumerate(read(preference, own="ranking")):
-        found_pairs, seen = preferences.to_pairs(record, f"{preference}, record {index}")
-        groups.append(found_pairs)
-        totals += seen
-    train, held_out = preferences.split(groups, data.preferences_validate_ratio, seed)
+    counts: Counter[str] = Counter()
+    for index, record in enumerate(read(source, own="ranking")):
+        pairs, seen = preferences.to_pairs(record, f"{source}, record {index}")
+        groups.append(pairs)
+        counts += seen
+    train, held_out = preferences.split(groups, validate_ratio, seed)
     if groups and not (train and held_out):
-        raise UserError(f"{preference}: too few records for a training and a held-out part")
-    rows |= {"preferences_train": train, "preferences_validate": held_out}
+        raise UserError(f"{source}: too few records for a training and a held-out part ({describe(counts)})")
     longer = sum(len(pair.chosen) > len(pair.rejected) for pair in train + held_out)
-    report["preferences"] = {key: totals[key] for key in PAIR_COUNTS} | {
+    report = {key: counts[key] for key in PAIR_COUNTS} | {
         "train": len(train),
         "validate": len(held_out),
         "chosen_longer_ratio": round(longer / max(1, len(train + held_out)), 4),
     }
-    report["sha256"] = {name: sha256(source) for name, source in (sources | {"preferences": preference}).items()}
-
-    for name, records in rows.items():
-        atomic.write_jsonl(to / f"{name}.jsonl", (record._asdict() for record in records))
-    if known:
-        atomic.write_jsonl(to / "facts.jsonl", known)
-    atomic.write_json(log / "metrics.json", report)
-    for name in ("train", "validate", "test", "preferences"):
-        print(f"{name}: {describe(report[name])}")
-    print("of the test split, in training word for word:", report["contamination"])
+    return train, held_out, report
 
 
 SAMPLE_COUNTS = (

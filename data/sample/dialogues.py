@@ -30,8 +30,28 @@ CHRONIC = {
     "care": 2, "diet": 1.5, "warn": 1.5, "food": 1.2, "together": 1,
 }  # fmt: skip
 NEEDS_DRUG = {"dose", "side", "stop", "together", "worse", "better", "refill", "nostop", "miss"}
-FIRST = {"drug": 9, "cause": 2.2, "test": 4, "care": 1, "course": 1, "covid": 1.6, "diet": 0.5, "warn": 0.6, "spread": 0.4}
-FIRST_CHRONIC = {"refill": 3, "dose": 1.5, "test": 3, "care": 1.5, "nostop": 1, "diet": 1, "target": 1, "again": 1, "warn": 1}
+FIRST = {
+    "drug": 9,
+    "cause": 2.2,
+    "test": 4,
+    "care": 1,
+    "course": 1,
+    "covid": 1.6,
+    "diet": 0.5,
+    "warn": 0.6,
+    "spread": 0.4,
+}
+FIRST_CHRONIC = {
+    "refill": 3,
+    "dose": 1.5,
+    "test": 3,
+    "care": 1.5,
+    "nostop": 1,
+    "diet": 1,
+    "target": 1,
+    "again": 1,
+    "warn": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -57,7 +77,9 @@ class State:
     drug_named: bool = False
     test_named: bool = False
 
-    def add(self, rng: Random, question: str, intent: str, *, other: Drug | None = None, food: str = "", lead: str = "") -> None:
+    def add(
+        self, rng: Random, question: str, intent: str, *, other: Drug | None = None, food: str = "", lead: str = ""
+    ) -> None:
         """The doctor answers the question; the state follows from what was said."""
         text = doctor.answer(
             rng, self.case, intent, self.size(rng), other=other, food=food, lead=lead, said=self.said()
@@ -246,8 +268,20 @@ def with_quirks(rng: Random, talk: list[Round]) -> tuple[list[str], list[Round]]
 
     for index, round_ in enumerate(talk):
         round_ = Round(_haste(rng, round_.question), _haste(rng, round_.answer), *list(vars(round_).values())[2:])
-        plain = round_.intent not in ("ask", "alarm", "thanks") and not round_.answer.startswith(("你好", "您好", "建议"))
-        advice = plain and round_.intent not in ("cause", "open", "covid", "course", "side", "spread", "why", "good", "bad")
+        plain = round_.intent not in ("ask", "alarm", "thanks") and not round_.answer.startswith(
+            ("你好", "您好", "建议")
+        )
+        advice = plain and round_.intent not in (
+            "cause",
+            "open",
+            "covid",
+            "course",
+            "side",
+            "spread",
+            "why",
+            "good",
+            "bad",
+        )
         known = round_.topic is not None or (round_.intent in patient.ASK and round_.intent not in ("together", "food"))
         draw_ = rng.random()
         if index == 0 and draw_ < 0.36:

@@ -132,7 +132,9 @@ def _drug(rng: Random, case: Case, with_dose: bool) -> str:
     if case.illness.chronic:
         return pick(rng, KEEP_DOSE if with_dose else KEEP)
     if with_dose:
-        return pick(rng, DRUG_DOSE) if rng.random() < 0.7 else pick(rng, DRUG_FOR[case.person.kind] or DRUG) + "，{dose}"
+        return (
+            pick(rng, DRUG_DOSE) if rng.random() < 0.7 else pick(rng, DRUG_FOR[case.person.kind] or DRUG) + "，{dose}"
+        )
     own = DRUG_FOR[case.person.kind]
     return pick(rng, own if own and rng.random() < 0.5 else DRUG)
 
@@ -222,7 +224,14 @@ def _clause(rng: Random, case: Case, piece: str, said: str) -> str:
         return ""
     if piece == "course" and ("{stop}" in said or case.illness.chronic):
         return ""
-    words = {"stop": "{stop}", "side": "{side}", "avoid": "{avoid}", "why": "{why}", "course": "{course}", "relapse": "{relapse}"}
+    words = {
+        "stop": "{stop}",
+        "side": "{side}",
+        "avoid": "{avoid}",
+        "why": "{why}",
+        "course": "{course}",
+        "relapse": "{relapse}",
+    }
     text = words[piece] if piece in words else core(rng, case, piece)
     slot = {"diet": "{diet}", "warn": "{warn}", "test": "{test}", "cause": "{name}"}.get(piece, text)
     return "" if slot in said else text

@@ -100,8 +100,13 @@ def corpus() -> dict[str, str]:
     records = preferences(Random(SEED + len(SIZES)), asked)
     files["preferences.json"] = lines(row for row, _ in records) + "\n"
     facts["preferences"] = [fact for _, fact in records]
-    vocabulary = ",\n".join(f"{json.dumps(kind)}: {json.dumps(names, ensure_ascii=False)}" for kind, names in VOCABULARY.items())
-    parts = [f'"vocabulary": {{\n{vocabulary}\n}}', *(f'"{part}": {lines(rows, (",", ":"))}' for part, rows in facts.items())]
+    vocabulary = ",\n".join(
+        f"{json.dumps(kind)}: {json.dumps(names, ensure_ascii=False)}" for kind, names in VOCABULARY.items()
+    )
+    parts = [
+        f'"vocabulary": {{\n{vocabulary}\n}}',
+        *(f'"{part}": {lines(rows, (",", ":"))}' for part, rows in facts.items()),
+    ]
     files["facts.json"] = "{\n" + ",\n".join(parts) + "\n}\n"
     return files
 

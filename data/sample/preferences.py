@@ -98,6 +98,7 @@ def other_question(rng: Random, asked: Prompt, size: str, length: int = 0) -> An
         drug = other.treatment and other.treatment.drug
         if fits and drug and drug.name not in asked.question and drug != (case.treatment and case.treatment.drug):
             break
+
     def write() -> str:
         return doctor.answer(rng, other, asked.intent, size)
 
@@ -124,7 +125,11 @@ def other_person(rng: Random, asked: Prompt, size: str, length: int) -> Answer |
 
 def other_intent(rng: Random, asked: Prompt, length: int) -> Answer | None:
     """A true sentence about the right illness that answers another question."""
-    if not asked.case or asked.case.illness.chronic or asked.intent not in ("drug", "test", "cause", "dose", "course", "diet"):
+    if (
+        not asked.case
+        or asked.case.illness.chronic
+        or asked.intent not in ("drug", "test", "cause", "dose", "course", "diet")
+    ):
         return None
     choices = [intent for intent in ("drug", "test", "cause", "diet", "warn", "course") if intent != asked.intent]
     if asked.intent == "dose":

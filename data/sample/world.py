@@ -135,7 +135,9 @@ class Illness:
     @cached_property
     def text(self) -> str:
         """All strings of the row, to look up what the row itself names."""
-        return " ".join([*self.care, *self.why, *self.sign, self.diet, self.avoid, self.target, *vars(self.test).values()])
+        return " ".join(
+            [*self.care, *self.why, *self.sign, self.diet, self.avoid, self.target, *vars(self.test).values()]
+        )
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,8 @@ def _illness(name: str, complaint_: str, lines: dict[str, str]) -> Illness:
 
 
 DRUGS = {
-    row[0]: Drug(*row) for row in ([cell.strip() for cell in line.split("|")] for line in DRUG_TABLE.strip().split("\n"))
+    row[0]: Drug(*row)
+    for row in ([cell.strip() for cell in line.split("|")] for line in DRUG_TABLE.strip().split("\n"))
 }
 ILLNESSES = tuple(_illness(*block) for block in _blocks(ILLNESS_TABLE) + _blocks(CHRONIC_TABLE))
 TOPICS = tuple(
@@ -231,10 +234,18 @@ def person(rng: Random, illness: Illness, kind: str) -> Person:
         name = rng.choice(BABIES if illness.who == "baby" else CHILDREN)
         ages = AGES["baby" if illness.who == "baby" else "child"]
         age = rng.choice(ages[5:] if illness.chronic else ages)
-        return Person(kind, rng.choice((f"{name}{age}，", f"我家{name}{age}，", f"{name}今年{age}，" if "岁" in age else f"{name}{age}了，")), name)
+        return Person(
+            kind,
+            rng.choice(
+                (f"{name}{age}，", f"我家{name}{age}，", f"{name}今年{age}，" if "岁" in age else f"{name}{age}了，")
+            ),
+            name,
+        )
     if kind == "pregnant":
         week = rng.choice(EARLY_WEEKS if illness.name == "孕吐" else WEEKS)
-        words = rng.choice((f"怀孕{week}周，", f"我怀孕{week}周，", f"孕{week}周，", f"我老婆怀孕{week}周，", f"现在怀孕{week}周，"))
+        words = rng.choice(
+            (f"怀孕{week}周，", f"我怀孕{week}周，", f"孕{week}周，", f"我老婆怀孕{week}周，", f"现在怀孕{week}周，")
+        )
         return Person(kind, words, "我老婆" if "老婆" in words else "我")
     if kind == "elder":
         name = rng.choice(OLD_MEN if illness.who == "man" else ELDERS)

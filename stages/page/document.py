@@ -25,7 +25,19 @@ from stages.page.templating import environment
 from stages.page.verdict import Answer
 
 SCRIPTS = ("look.js", "charts.js", "browser.js")
-SPOKEN = ("axis.", "browser.", "chart.", "metric.", "model.", "page.", "pairs.")  # what the scripts say
+SPOKEN = (
+    "axis.",
+    "browser.",
+    "chart.",
+    "metric.",
+    "model.",
+    "pairs.",
+    "panel.",
+    "page.dark",
+    "page.light",
+    "page.language",
+    "page.sections",
+)  # what the scripts say
 POLICY = (
     "default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:; "
     "base-uri 'none'; form-action 'none'"

@@ -9,30 +9,30 @@ from stages.page.verdict import question_sentence
 
 def reward_model(found: Probes, closing: str) -> list[Sentence]:
     """What the reward model rewards."""
-    said = [question_sentence(found), _share("probe-says.swapped", found.swapped)]
+    sentences = [question_sentence(found), _share("finding.swapped", found.swapped)]
     for name in ("doctor", "ppo_other_question", "sft_unrelated_appended", "sft_closing_appended"):
         if name in found.gains:
-            said.append(_change(f"probe-says.{name}", found.gains[name], closing=closing))
-    return said
+            sentences.append(_change(f"finding.{name}", found.gains[name], closing=closing))
+    return sentences
 
 
 def ppo(found: Probes) -> list[Sentence]:
     """What PPO's gain is made of."""
-    said = [_change("probe-says.gain", found.gain)]
+    sentences = [_change("finding.gain", found.gain)]
     if found.gain_at_equal_length:
         about = {"questions": str(found.equal_length), "characters": str(EQUAL_LENGTH)}
-        said.append(_change("probe-says.equal_length", found.gain_at_equal_length, **about))
-    said.append(_change("probe-says.cut", found.gain_when_cut))
-    said.append(_share("probe-says.wins", found.wins.plain))
-    said.append(_share("probe-says.wins_controlled", found.wins.length_controlled))
+        sentences.append(_change("finding.equal_length", found.gain_at_equal_length, **about))
+    sentences.append(_change("finding.cut", found.gain_when_cut))
+    sentences.append(_share("finding.wins", found.wins.plain))
+    sentences.append(_share("finding.wins_controlled", found.wins.length_controlled))
     values = {"value": fixed(found.kl.value, 2), "span": span(found.kl, 2)}
-    return [*said, Sentence("probe-says.kl", values)]
+    return [*sentences, Sentence("finding.kl", values)]
 
 
 def _change(key: str, change: Interval, **more: str) -> Sentence:
     direction = "same" if not change.beyond_chance else "up" if change.value > 0 else "down"
     values = {"change": fixed(change.value, 2, sign=True), "span": span(change, 2, sign=True), **more}
-    return Sentence(key, values | {"mark": Sentence(f"says.{direction}")})
+    return Sentence(key, values | {"mark": Sentence(f"change.{direction}")})
 
 
 def _share(key: str, share: Interval) -> Sentence:

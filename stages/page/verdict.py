@@ -106,6 +106,8 @@ def _because_length(comparison: Comparison) -> Sentence:
 
 def _cost(key: str, change: Interval, metric: Metric) -> Sentence:
     """By how much the metric got worse (`cost`), or by how much it may have (`possible`)."""
+    if not change.proves:
+        key = "too-little"
     amount = abs(change.value) if key == "cost" else max(0.0, -change.low if metric.better > 0 else change.high)
     values: dict[str, Any] = {"metric": Sentence(f"metric.{metric.name}"), "value": fixed(amount, 1)}
     return Sentence(f"{key}.{'fell' if metric.better > 0 else 'rose'}", values)

@@ -43,8 +43,8 @@ def signs(rows: Sequence[Mapping[str, float]], kl_target: float | None) -> str |
     else:
         return None
     return (
-        f"possible reward hacking: the score rises while {what} (repetition {repetition:.2f}, "
-        f"KL {mean(late, 'kl'):.1f}, "
+        f"possible reward hacking: the score rises while {what} "
+        f"(repetition {repetition:.2f}, KL {mean(late, 'kl'):.1f}, "
         f"length {mean(late, 'response_length'):.0f}, its correlation with the score {correlation:.2f}). "
         "Raise ppo.kl_coef, lower ppo.learning_rate, or set ppo.early_stop_kl"
     )

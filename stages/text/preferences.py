@@ -44,7 +44,8 @@ def to_pairs(record: Any, where: str) -> tuple[list[Pair], Counter[str]]:
 def split(groups: list[list[Pair]], held_out: float, seed: int) -> tuple[list[Pair], list[Pair]]:
     """Split records (each a group of pairs) into training and held-out pairs, order kept.
 
-    All pairs of one question stay on one side: otherwise a held-out pair would share its answers with training.
+    All pairs of one question stay on one side: otherwise a held-out pair would share its answers with training. At
+    least one question is held out.
     """
     by_question: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
@@ -52,7 +53,7 @@ def split(groups: list[list[Pair]], held_out: float, seed: int) -> tuple[list[Pa
             by_question.setdefault(group[0].instruction, []).append(index)
     questions = list(by_question)
     random.Random(seed).shuffle(questions)
-    chosen_out = {i for q in questions[: round(held_out * len(questions))] for i in by_question[q]}
+    chosen_out = {i for q in questions[: max(1, round(held_out * len(questions)))] for i in by_question[q]}
     train = [pair for i, group in enumerate(groups) if i not in chosen_out for pair in group]
     validate = [pair for i, group in enumerate(groups) if i in chosen_out for pair in group]
     return train, validate

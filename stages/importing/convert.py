@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from stages.importing import formats
+from stages.importing.conversation import Unusable, to_turns
+from stages.importing.formats import Format
 from stages.text.dialogues import MAX_TURNS
-from stages.text.importers import formats
-from stages.text.importers.conversation import Unusable, to_turns
-from stages.text.importers.formats import Format
 
 
 @dataclass

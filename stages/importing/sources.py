@@ -1,6 +1,7 @@
 """A file, a folder or a data set on the hub → its records, each with its place."""
 
 import csv
+import io
 import re
 import tempfile
 from pathlib import Path
@@ -41,13 +42,13 @@ def read(source: str, split: str | None) -> Records:
 
 def _read_table(path: Path) -> Records:
     csv.field_size_limit(2**24)
-    lines = json_files.read_text(path).splitlines(keepends=True)
-    rows = csv.DictReader(lines, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+    text = io.StringIO(json_files.read_text(path), newline="")
+    rows = csv.DictReader(text, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
     records: Records = []
     try:
         names = rows.fieldnames or []
         if len(set(names)) < len(names):
-            raise UserError(f"{path}: a column name appears twice: {', '.join(names)}")
+            raise UserError(f"{path}: a column name appears twice: {', '.join(names)[:200]}")
         for row in rows:
             if None in row or None in row.values():
                 raise UserError(f"{path}, line {rows.line_num}: has not as many cells as the first line has names")

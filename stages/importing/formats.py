@@ -6,7 +6,7 @@ A format matches by keys and kinds alone; what is wrong inside a record that mat
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
-from stages.text.importers.conversation import Message, Unusable, read_message, read_messages, read_text
+from stages.importing.conversation import Message, Unusable, read_message, read_messages, read_text
 
 QUESTION_AND_ANSWER = (
     ("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("query", "response"),

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from stages.importing import formats
+from stages.importing.formats import Format
 from stages.runtime.errors import UserError
-from stages.text.importers import formats
-from stages.text.importers.formats import Format
 
 FORMATS_DOCUMENT = "docs/data.md"
 
@@ -53,6 +53,8 @@ def advice(source: Path, records: Sequence[tuple[str, Any]], own: str) -> str | 
     if not found or own in [form.name for form in found]:
         return None
     option = {"dialogues": "FROM", "preferences": "PREFERENCES"}[found[0].kind]
+    if found[0].kind != formats.BY_NAME[own].kind:
+        return f"is {found[0].about}: these are {found[0].kind}, not {formats.BY_NAME[own].kind}"
     return f"is {found[0].about}; import it once: `make import {option}={shlex.quote(str(source))}`"
 
 
