@@ -35,6 +35,10 @@ sft-only: check ## run what needs no preferences: preprocess, base, sft, and the
 	@python -m stages.recover
 	dvc repro predict@base predict@sft
 
+.PHONY: watch
+watch: setup ## follow the stages that train now: newest numbers, and when they will be done
+	@python -m stages.watch
+
 .PHONY: results
 results: setup ## print the scores and what each stage cost
 	@python -m stages.results
