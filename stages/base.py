@@ -9,14 +9,15 @@ from typing import Annotated, Any
 import typer
 
 from stages.models import base_model, tiny
-from stages.runtime import atomic, curves, environment, params, portable, resume
+from stages.runtime import atomic, curves, params, portable, resume
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 from stages.text import records
-from stages.training import length_grouping, supervised, trainer
+from stages.training import length_grouping, trainer
+from stages.training.config import TrainingConfig
 
 
-class BaseConfig(supervised.TrainingConfig):
+class BaseConfig(TrainingConfig):
     """How `tiny` is made: a plain language model on the training split's text, with no chat turns in it.
 
     Answering and stopping are what SFT teaches.
@@ -82,7 +83,6 @@ def main(
         trainer.train(run, state, len(order))
 
         outcome = trainer.write_curves(run, log, CURVE, EVAL_CURVE, len(blocks) / config.batch_size)
-        environment.write(log)
         atomic.write_json(
             log / "metrics.json",
             {

@@ -76,9 +76,8 @@ def rows(kind: type[params.Section], defaults: params.Section, above: str = "") 
 
 def description(kind: type[params.Section], name: str) -> str | None:
     """The line below the declaration; a class that only changes the default leaves it to the one that it inherits."""
-    declared = (
-        base.model_fields[name].description for base in kind.__mro__ if name in getattr(base, "model_fields", {})
-    )
+    sections = (base for base in kind.__mro__ if issubclass(base, params.Section) and name in base.model_fields)
+    declared = (base.model_fields[name].description for base in sections)
     return next(filter(None, declared), None)
 
 
@@ -98,6 +97,8 @@ def allowed(kind: Any, bounds: Any) -> str:
 
 def shown(value: Any) -> str:
     """As YAML writes it."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(shown, value))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

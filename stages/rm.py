@@ -12,13 +12,14 @@ from pydantic import Field
 
 from stages.models import base_model, reward, stack
 from stages.models.lora import LoraConfig
-from stages.runtime import atomic, environment, params, processes, resume
+from stages.runtime import atomic, params, processes, resume
 from stages.runtime.command import command
 from stages.text import encoding, records
-from stages.training import evaluation, length_grouping, supervised, trainer
+from stages.training import evaluation, length_grouping, trainer
+from stages.training.config import TrainingConfig
 
 
-class RmConfig(supervised.TrainingConfig):
+class RmConfig(TrainingConfig):
     num_train_epochs: params.Epochs = 2
     learning_rate: params.LearningRate = 5.0e-4
     logging_steps: params.Steps = 5
@@ -93,7 +94,6 @@ def main(
             return
 
         outcome = trainer.write_curves(run, log, CURVE, EVAL_CURVE, len(pairs) / config.batch_size)
-        environment.write(log)
         atomic.write_jsonl(log / "scores.jsonl", scores)
         margins = [row["chosen"] - row["rejected"] for row in scores]
         shorter = [m for m, row in zip(margins, scores, strict=True) if row["chosen_length"] <= row["rejected_length"]]

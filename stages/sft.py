@@ -12,13 +12,14 @@ import typer
 
 from stages.models import base_model, stack
 from stages.models.lora import LoraConfig
-from stages.runtime import atomic, environment, params, processes, resume
+from stages.runtime import atomic, params, processes, resume
 from stages.runtime.command import command
 from stages.text import encoding, records
-from stages.training import evaluation, length_grouping, supervised, trainer
+from stages.training import evaluation, length_grouping, trainer
+from stages.training.config import TrainingConfig
 
 
-class SftConfig(supervised.TrainingConfig):
+class SftConfig(TrainingConfig):
     learning_rate: params.LearningRate = 3.0e-3
     max_source_length: params.Tokens = 256
     """Tokens of history and question; the oldest rounds go first, the question survives."""
@@ -78,7 +79,6 @@ def main(
             return
 
         outcome = trainer.write_curves(run, log, CURVE, EVAL_CURVE, len(train_rows) / config.batch_size)
-        environment.write(log)
         in_order = [lengths[i] for i in order]
         atomic.write_json(
             log / "metrics.json",

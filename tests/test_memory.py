@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
 from benchmarks import memory, memory_check
+from stages.models import chatglm
 from stages.models.chatglm.configuration import ChatGLMConfig
 from stages.models.lora import LoraConfig
 
@@ -29,6 +30,7 @@ def test_parameters_are_those_of_the_network(name):
     lora = LoraConfig(
         r=8, alpha=16, dropout=0.0, target_modules=("query_key_value",) if shape.chatglm else "all-linear"
     )
+    chatglm.register()
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config(shape))
         model.tie_weights()

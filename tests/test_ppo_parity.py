@@ -38,8 +38,7 @@ CONFIG = PpoConfig(
     local_rollout_forward_batch_size=3, merge_adapters_for_rollouts=True, lm_head_chunk=5,
     normalize_reward="standardize", reward_clip=1.5, missing_eos_penalty=0.7, whiten_rewards=True, kl_coef=0.1,
     kl_target=2.0, kl_horizon=100, early_stop_kl=None, cliprange=0.1, cliprange_value=0.1, vf_coef=0.3, gamma=0.97,
-    lam=0.9, value_head_init="reward", save_steps=1,
-    lora=LoraConfig(r=2, alpha=5, dropout=0.0, target_modules="all-linear"),
+    lam=0.9, value_head_init="reward", save_steps=1, lora=LoraConfig(r=2, alpha=5, dropout=0.0),
 )  # fmt: skip
 
 

@@ -92,11 +92,6 @@ def test_every_stage(dtype, attention, checkpointing, in_float32, tmp_path, monk
     for file in files:
         assert {tensor.dtype for tensor in load_file(file).values()} == {torch.float32}, file
 
-    for stage in ("sft", "rm", "ppo"):
-        recorded = json.loads((out / stage / "lineage.json").read_text())["environment"]
-        assert named.items() <= recorded.items()
-        assert recorded["quantization"] == "none"
-
     near = 1e-4 if dtype == "float32" else 0.02
     for stage in ("sft", "rm"):
         for file, name in (("curve.csv", "loss"), ("eval_curve.csv", "eval_loss")):

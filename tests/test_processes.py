@@ -68,8 +68,8 @@ def test_the_curve_is_that_of_one_process(one, two, stage, curve):
     for processes, folder in ((1, one), (2, two)):
         with (folder / "log" / stage / f"{curve}.csv").open() as file:
             curves.append(list(csv.DictReader(file)))
-        lineage = json.loads((folder / stage / "lineage.json").read_text())
-        assert lineage["environment"]["processes"] == processes
+        environment = json.loads((folder / "log" / stage / "environment.json").read_text())
+        assert environment["processes"] == processes
     assert len(curves[0]) == len(curves[1]) >= (1 if (stage, curve) == ("rm", "eval_curve") else 2)
     for expected, found in zip(*curves, strict=True):
         for name in expected:

@@ -38,8 +38,8 @@ def test_every_stage(bits, tmp_path, monkeypatch):
         assert {torch.uint8 if bits == "4bit" else torch.int8} < found["base"], stage
         assert found["adapters"] == found["trained"] == found["moments"] == {torch.float32}, stage
     for stage in ("sft", "rm", "ppo"):
-        recorded = json.loads((tmp_path / "out" / stage / "lineage.json").read_text())["environment"]
-        assert recorded["quantization"] == bits and recorded["bitsandbytes"]
+        recorded = json.loads((tmp_path / "out" / "log" / stage / "environment.json").read_text())
+        assert recorded["packages"]["bitsandbytes"]
     for file in (tmp_path / "out").glob("*/*.safetensors"):
         assert {tensor.dtype for tensor in load_file(file).values()} == {torch.float32}, file
 

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "runtime": set(),
     "metrics": set(),
     "text": {"runtime"},
+    "importing": {"runtime", "text"},
     "models": {"runtime", "text"},
     "training": {"runtime", "text", "models"},
     "generation": {"runtime", "models"},

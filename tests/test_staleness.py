@@ -43,6 +43,7 @@ AFTER_A_PARAMETER = {
 AFTER_AN_EDIT = {
     "stages/runtime": ALL,
     "stages/text": ALL,
+    "stages/importing": {"preprocess"},
     "stages/models": MODELS,
     "stages/training": MODELS,
     "stages/generation": ANSWERS | {"ppo"},

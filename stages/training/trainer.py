@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from stages.models import sharding
-from stages.runtime import checkpoints, curves, processes
+from stages.runtime import checkpoints, curves, environment, processes
 from stages.runtime.errors import UserError
-from stages.training.supervised import TrainingConfig
+from stages.training.config import TrainingConfig
 
 
 def check_processes(config: TrainingConfig, dtype: str) -> int:
@@ -184,7 +184,7 @@ def train(trainer: Any, work: Path, samples: int) -> None:
 def write_curves(
     trainer: Any, log: Path, columns: Sequence[str], eval_columns: Sequence[str], steps_per_epoch: float
 ) -> dict[str, Any]:
-    """Write curve.csv and eval_curve.csv into the folder `log`; returns what goes into the metrics of every run.
+    """Write the curves and the environment into the folder `log`; returns what goes into the metrics of every run.
 
     Args:
         steps_per_epoch: to count epochs of the data, of which the trainer knows nothing.
@@ -201,6 +201,7 @@ def write_curves(
     curve, evals = rows("loss", columns), rows("eval_loss", eval_columns)
     curves.write(log / "curve.csv", columns, curve)
     curves.write(log / "eval_curve.csv", eval_columns, evals)
+    environment.write(log)
     best = min(evals, key=lambda row: row["eval_loss"])  # the first of equals: the checkpoint that was kept
     return {
         "steps": trainer.state.global_step,
