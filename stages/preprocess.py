@@ -16,7 +16,7 @@ from stages.importing import recognize
 from stages.runtime import atomic, params
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
-from stages.text import dialogues, json_files, preferences
+from stages.text import contamination, dialogues, facts, json_files, preferences
 from stages.text.records import Pair, Sample
 
 
@@ -46,12 +46,20 @@ def main(
     files = {split: folder / f"{split}_data.json" for split in splits} | {"preferences": preference}
     report["sha256"] = {name: sha256(file) for name, file in files.items()}
 
+    report["contamination"] = contamination.overlap(splits["test"], splits["train"])
+    known = read_facts(folder / "facts.json", splits["test"])
+
     parts: dict[str, list[Any]] = {**splits, "preferences_train": train, "preferences_validate": held_out}
     for name, rows in parts.items():
         atomic.write_jsonl(to / f"{name}.jsonl", (row._asdict() for row in rows))
+    if known:
+        atomic.write_jsonl(to / "facts.jsonl", known)
+        report["facts"] = {"test": sum(each is not None for each in known)}
     atomic.write_json(log / "metrics.json", report)
     for name in files:
         print(f"{name}: {describe(report[name])}")
+    shares = (f"{report['contamination'][part]:.1%} of the {part}" for part in ("questions", "answers", "pairs"))
+    print("of the test split, found in training word for word:", ", ".join(shares))
 
 
 def read_splits(folder: Path, rules: dialogues.DialogueRules) -> tuple[dict[str, list[Sample]], dict[str, Any]]:
@@ -67,12 +75,17 @@ def read_splits(folder: Path, rules: dialogues.DialogueRules) -> tuple[dict[str,
         counts: Counter[str] = Counter()
         for index, dialogue in enumerate(read(source, own="covid")):
             samples, seen = dialogues.to_samples(dialogue, rules, f"{source}, dialogue {index}")
-            splits[split] += samples
+            splits[split] += [sample._replace(dialogue=index) for sample in samples]
             counts += seen
         if not splits[split]:
             raise UserError(f"{source}: no dialogue of it gives a sample ({describe(counts)})")
         report[split] = {key: counts[key] for key in SAMPLE_COUNTS}
     return splits, report
+
+
+def read_facts(path: Path, samples: list[Sample]) -> list[dict[str, Any] | None]:
+    """What is known of each test sample; empty where the data bring no such file."""
+    return facts.of_samples(json_files.read_object(path), samples, str(path)) if path.is_file() else []
 
 
 def read_pairs(source: Path, validate_ratio: float, seed: int) -> tuple[list[Pair], list[Pair], dict[str, float]]:

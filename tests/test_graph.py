@@ -97,7 +97,9 @@ def sections(module: str) -> set[str]:
     for place, node in nodes_of(module):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "params.load":
             section = node.args[1]
-            assert isinstance(section, ast.Constant), f"{place}: name the section as a literal"
+            assert isinstance(section, ast.Constant) and isinstance(section.value, str), (
+                f"{place}: name the section as a literal"
+            )
             found.add(section.value)
     return found
 

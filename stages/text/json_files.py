@@ -47,6 +47,15 @@ def read_list(path: Path) -> list[Any]:
     return [value for _, value in _list_items(path, read_text(path))]
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds."""
+    text = read_text(path)
+    value, end = _decode(text, WHITESPACE.match(text).end(), str(path))  # type: ignore[union-attr]
+    if not isinstance(value, dict) or text[end:].strip():
+        raise UserError(f"{path}: expected one JSON object")
+    return value
+
+
 def read_lines(path: Path) -> Iterator[tuple[int, Any]]:
     """The records of a JSON-lines file, each with the number of its line; empty lines are skipped.
 

@@ -1,6 +1,6 @@
 """The records that the stages hand on as JSON lines."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +17,8 @@ class Sample(NamedTuple):
     history: History
     instruction: str
     output: str
+    dialogue: int | None = None
+    """Place of its dialogue in the source file; samples of one dialogue are not independent of each other."""
 
 
 class Pair(NamedTuple):
@@ -30,7 +32,7 @@ class Pair(NamedTuple):
 
 def read_samples(path: Path) -> list[Sample]:
     """Raises UserError naming file and line when a line is not a sample."""
-    return [Sample(**row) for row in _read(path, Sample._fields)]
+    return [Sample(**row) for row in _read(path, Sample._fields, Sample._field_defaults)]
 
 
 def read_pairs(path: Path) -> list[Pair]:
@@ -44,11 +46,12 @@ def read_pairs(path: Path) -> list[Pair]:
     return pairs
 
 
-def _read(path: Path, fields: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def _read(path: Path, fields: tuple[str, ...], optional: Collection[str] = ()) -> Iterator[dict[str, Any]]:
+    required = {name for name in fields if name not in optional}
     for number, row in json_files.read_lines(path):
-        if not isinstance(row, dict) or tuple(row) != fields:
+        if not isinstance(row, dict) or not required <= row.keys() <= set(fields):
             raise UserError(f"{path}, line {number}: expected an object with the keys {', '.join(fields)}")
-        if not is_history(row["history"]) or not all(isinstance(row[key], str) for key in fields[1:]):
+        if not is_history(row["history"]) or not all(isinstance(row[key], str) for key in required - {"history"}):
             raise UserError(f"{path}, line {number}: expected texts, and a list of [question, answer] as the history")
         yield row
 
