@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "metrics": set(),
     "text": {"runtime"},
     "importing": {"runtime", "text"},
+    "importing": {"runtime", "text"},
     "models": {"runtime", "text"},
     "training": {"runtime", "text", "models"},
     "generation": {"runtime", "models"},
