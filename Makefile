@@ -21,14 +21,18 @@ setup: .venv/installed ## make .venv with the locked dependencies
 	touch $@
 
 .PHONY: repro
-repro: setup ## run the pipeline: only the stages whose inputs changed
-	@python -m stages.profile
+repro: check ## run the pipeline: only the stages whose inputs changed
+	@python -m stages.recover
 	dvc repro
 	@python -m stages.results
 
+.PHONY: check
+check: setup ## check the parameters, the data and the model before anything trains
+	@python -m stages.check
+
 .PHONY: sft-only
-sft-only: setup ## run what needs no preferences: preprocess, base, sft, and the answers of base and sft
-	@python -m stages.profile
+sft-only: check ## run what needs no preferences: preprocess, base, sft, and the answers of base and sft
+	@python -m stages.recover
 	dvc repro predict@base predict@sft
 
 .PHONY: results
@@ -37,7 +41,11 @@ results: setup ## print the scores and what each stage cost
 
 .PHONY: experiments
 experiments: setup ## the experiments from this commit: what was changed in each, and what that changed
-	@dvc exp show --no-pager --only-changed --drop '.*/|State|Executor|Created'
+	@python -m stages.experiments
+
+.PHONY: compare
+compare: setup ## runs side by side, REVS="main exp-a": beyond chance? Also compare.html, with all answers
+	@python -m stages.compare $(or $(REVS),HEAD) --page compare.html
 
 .PHONY: test
 test: setup ## lint, types, tests, and the smallest run of the whole graph, twice, to the same bytes

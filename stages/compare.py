@@ -81,21 +81,20 @@ class Revision:
     def __init__(self, rev: str) -> None:
         from dvc.api import DVCFileSystem
         from dvc.exceptions import NotDvcRepoError
-        from dvc.scm import RevError
+        from dvc.scm import RevError, SCMError
 
         from stages.page.compare_inputs import Unfinished
 
         try:
             self._files: DVCFileSystem = DVCFileSystem(".", rev=None if rev == WORKSPACE else rev)
-        except NotDvcRepoError:
-            raise UserError(f"{Path.cwd()}: not a checkout of this project") from None
+            _ = self._files.repo  # it is opened at its first use: here, where its errors are understood
         except RevError:
             state = queue().get(rev)
             if state:
                 raise Unfinished(f"the experiment is {state.lower()}") from None
-            raise UserError(
-                f"{rev}: no commit, branch, tag or experiment of that name; see `make experiments`"
-            ) from None
+            raise UserError(f"{rev}: no commit, branch, tag or experiment; see `make experiments`") from None
+        except (NotDvcRepoError, SCMError):
+            raise UserError(f"{Path.cwd()}: not a checkout of this project") from None
 
     def read_text(self, path: str) -> str:
         try:

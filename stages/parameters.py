@@ -97,6 +97,8 @@ def allowed(kind: Any, bounds: Any) -> str:
 
 def shown(value: Any) -> str:
     """As YAML writes it."""
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(shown, value))}]"
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -34,7 +34,7 @@ def draw(comparison: Comparison) -> tuple[list[Drawing], list[str]]:
         if not having:
             continue
         key = f"{curve}.{column}"
-        if len(runs) > 1 and len({repr(run.curves.get(curve)) for _, run in runs}) == 1:
+        if len(runs) > 1 and len({repr(run.curves.get(curve, {}).get(column)) for _, run in runs}) == 1:
             same.append(key)
         else:
             lines = [line for at, run in having for line in _lines(at, run, curve, column)]

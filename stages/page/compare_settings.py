@@ -15,6 +15,8 @@ from stages.runtime.errors import UserError
 
 DRAWS = 1000
 DRAW_SEED = 0
+CODE = "stages"
+"""How a path of code begins; any other that no stage writes is data."""
 
 
 class Setting(NamedTuple):
@@ -33,7 +35,7 @@ class Change(NamedTuple):
     """A parameter, a path of code or data, or a part of the environment that is not the same in all settings."""
 
     kind: str
-    """`parameter`, `code`, `data` or `environment`."""
+    """`stack`, `parameter`, `data`, `code` or `environment`."""
     key: str
     values: list[str | None]
     """One per setting; None where it does not exist."""
@@ -92,26 +94,27 @@ def group(runs: Sequence[Run]) -> list[Setting]:
 
 
 def changes(settings: Sequence[Setting]) -> list[Change]:
-    """Parameters first. Of a path only the start of its hash is told: that it differs is what counts."""
+    """Parameters first. Of a path only the start of its hash is told: that it differs is what counts.
+
+    What one stack has no use for and another has is no change: sft's answers depend on no parameter of PPO's.
+    """
     firsts = [setting.runs[0] for setting in settings]
-    sources = [{path: md5[:7] for path, md5 in run.sources.items()} for run in firsts]
-    code = [{path: md5 for path, md5 in each.items() if path.startswith("stages")} for each in sources]
-    data = [{path: md5 for path, md5 in each.items() if not path.startswith("stages")} for each in sources]
     one_seed = all(len(setting.runs) == 1 for setting in settings)
-    params = [{key: v for key, v in run.params.items() if one_seed or key != "seed"} for run in firsts]
-    return [
-        *([Change("stack", "stack", [run.model for run in firsts])] if len({run.model for run in firsts}) > 1 else []),
-        *_changed("parameter", params),
-        *_changed("data", data),
-        *_changed("code", code),
-        *_changed("environment", [run.environment for run in firsts]),
-    ]
-
-
-def _changed(kind: str, documents: Sequence[dict[str, str]]) -> list[Change]:
-    keys = dict.fromkeys(key for document in documents for key in document)
-    values = {key: [document.get(key) for document in documents] for key in keys}
-    return [Change(kind, key, each) for key, each in values.items() if len(set(each)) > 1]
+    params = [{key: value for key, value in run.params.items() if one_seed or key != "seed"} for run in firsts]
+    sources = [{path: md5[:7] for path, md5 in run.sources.items()} for run in firsts]
+    code = [{path: md5 for path, md5 in each.items() if path.startswith(CODE)} for each in sources]
+    data = [{path: md5 for path, md5 in each.items() if not path.startswith(CODE)} for each in sources]
+    stacks = [{"stack": run.model} for run in firsts]
+    kinds = {"stack": stacks, "parameter": params, "data": data, "code": code,
+             "environment": [run.environment for run in firsts]}  # fmt: skip
+    several_stacks = len({run.model for run in firsts}) > 1
+    found = []
+    for kind, documents in kinds.items():
+        for key in dict.fromkeys(key for document in documents for key in document):
+            values = [document.get(key) for document in documents]
+            if len({value for value in values if not (several_stacks and value is None)}) > 1:
+                found.append(Change(kind, key, values))
+    return found
 
 
 def compare(settings: Sequence[Setting]) -> Comparison:

@@ -16,7 +16,7 @@ def changed(comparison: Comparison) -> Table:
     for change in comparison.changes:
         label = Cell(change.key, style="code") if change.kind == "parameter" else _labelled(change.kind, change.key)
         rows.append([label, *(Cell(value, style="code") if value else Cell(MISSING) for value in change.values)])
-    return Table("compare-changed", [Sentence("table.parameter"), *_names(comparison)], rows)
+    return Table("compare-changed", [Sentence("compare.what"), *_names(comparison)], rows)
 
 
 def metrics(comparison: Comparison) -> Table:
