@@ -48,10 +48,10 @@ compare: setup ## runs side by side, REVS="main exp-a": beyond chance? Also comp
 	@python -m stages.compare $(or $(REVS),HEAD) --page compare.html
 
 .PHONY: test
-test: setup ## lint, types, tests, and the smallest run of the whole graph, twice, to the same bytes
+test: setup ## lint, types, tests, and the smallest run of the whole graph, to the bytes that Git keeps
 	ruff check .
 	mypy
-	python -m stages.verify --smallest
+	python -m stages.reproduce
 	python -m pytest
 
 .PHONY: test-fast
@@ -75,6 +75,10 @@ import: setup ## your own data, FROM=chats.jsonl [PREFERENCES=pairs.jsonl] [NAME
 .PHONY: profile
 profile: setup ## switch params.yaml to profiles/$(NAME).yaml, e.g. make profile NAME=covid-tiny
 	@python -m stages.profile $(NAME)
+
+.PHONY: reproduce
+reproduce: setup ## run the smallest profile and compare its bytes with those in Git, on any x86-64; UPDATE=1 writes them
+	@python -m stages.reproduce $(if $(UPDATE),--update)
 
 .PHONY: verify
 verify: setup ## run the committed pipeline in two fresh clones and compare the bytes
