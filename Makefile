@@ -35,6 +35,10 @@ sft-only: check ## run what needs no preferences: preprocess, base, sft, and the
 	@python -m stages.recover
 	dvc repro predict@base predict@sft
 
+.PHONY: watch
+watch: setup ## follow the stages that train now: newest numbers, and when they will be done
+	@python -m stages.watch
+
 .PHONY: results
 results: setup ## print the scores and what each stage cost
 	@python -m stages.results
@@ -48,10 +52,10 @@ compare: setup ## runs side by side, REVS="main exp-a": beyond chance? Also comp
 	@python -m stages.compare $(or $(REVS),HEAD) --page compare.html
 
 .PHONY: test
-test: setup ## lint, types, tests, and the smallest run of the whole graph, twice, to the same bytes
+test: setup ## lint, types, tests, and the smallest run of the whole graph, to the bytes that Git keeps
 	ruff check .
 	mypy
-	python -m stages.verify --smallest
+	python -m stages.reproduce
 	python -m pytest
 
 .PHONY: test-fast
@@ -75,6 +79,10 @@ import: setup ## your own data, FROM=chats.jsonl [PREFERENCES=pairs.jsonl] [NAME
 .PHONY: profile
 profile: setup ## switch params.yaml to profiles/$(NAME).yaml, e.g. make profile NAME=covid-tiny
 	@python -m stages.profile $(NAME)
+
+.PHONY: reproduce
+reproduce: setup ## run the smallest profile and compare its bytes with those in Git, on any x86-64; UPDATE=1 writes them
+	@python -m stages.reproduce $(if $(UPDATE),--update)
 
 .PHONY: verify
 verify: setup ## run the committed pipeline in two fresh clones and compare the bytes
@@ -104,6 +112,13 @@ lock: ## write requirements.lock anew from the ranges in pyproject.toml
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --group dev --requirement pyproject.toml
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
+
+.PHONY: publish-store
+publish-store: setup ## put what this commit's run left into the folder TO=..., for any web host to serve
+	@test -n "$(TO)" || { echo "error: say where to: make publish-store TO=../store" >&2; exit 1; }
+	@dvc remote add --quiet --local --force publish "$(abspath $(TO))"
+	dvc push --remote publish
+	@dvc remote remove --quiet --local publish
 
 .PHONY: export
 export: setup ## merge the PPO stack into one folder, TO=...
