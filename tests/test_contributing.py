@@ -67,8 +67,6 @@ def pytest_in(copy: Path, arguments: str) -> None:
 
 
 def test_add_a_parameter(copy: Path) -> None:
-    declaration, entry = examples("Add a parameter")
-    assert "params.yaml" in entry[0]
     follow(copy, "Add a parameter")
     with at_work_in(copy):
         run("python -m stages.parameters > docs/parameters.md", copy)

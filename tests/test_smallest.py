@@ -23,7 +23,7 @@ def test_every_stage_ran_and_nothing_is_left_to_do(smallest: Path) -> None:
 
 
 def test_the_bytes_are_those_that_git_keeps(smallest: Path) -> None:
-    """From another folder, commit and machine: see docs/reproducibility.md. `make reproduce UPDATE=1` renews the file."""
+    """From another folder, commit or machine. `make reproduce UPDATE=1` renews the file after an intended change."""
     kept = (ROOT / "profiles/smallest.sha256").read_text(encoding="utf-8").splitlines()
     found = reproduce.hashes(smallest).splitlines()
     assert len(kept) > 10
