@@ -1,12 +1,13 @@
 """The whole graph, really run with the smallest profile: it ends, it is finished, and it gives the bytes of always."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import yaml
-from checkouts import git, repro
+from checkouts import at_work_in, git, repro, run
 from imports import ROOT
-from test_graph import MODULES
+from test_graph import MODULES, PAGE
 
 from stages import reproduce
 
@@ -28,3 +29,14 @@ def test_the_bytes_are_those_that_git_keeps(smallest: Path) -> None:
     found = reproduce.hashes(smallest).splitlines()
     assert len(kept) > 10
     assert sorted(set(kept) ^ set(found)) == []
+
+
+def test_a_clone_with_the_cache_makes_only_the_page_anew(smallest: Path, tmp_path: Path) -> None:
+    git(tmp_path, "clone", "--quiet", str(smallest), "clone")
+    clone = tmp_path / "clone"
+    shutil.copy(smallest / ".dvc/config.local", clone / ".dvc/config.local")
+    with at_work_in(clone):
+        run("dvc checkout", clone)
+    assert repro(clone) == ["report"]
+    assert (clone / PAGE).read_bytes() == (smallest / PAGE).read_bytes()
+    assert git(clone, "status", "--porcelain") == ""
