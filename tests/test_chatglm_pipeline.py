@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stages.generation import generate
+from stages.generation.decoding import PLAIN
 from stages.metrics import text_metrics
 from stages.models import base_model, forward, reward, stack
 from stages.models.chatglm import prompt
@@ -30,7 +31,7 @@ torch.set_num_threads(1)
 QUESTIONS = ["我发烧了", "晚上睡不着应该怎么办？", "请问需要做核酸检测吗，我应该怎么办？", "干咳三天了"]
 ANSWER = "注意休息。"
 HISTORY = [["您好", "您好。"]]
-GREEDY = generate.Decoding(do_sample=False, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
+GREEDY = PLAIN.replace(do_sample=False)
 LORA = {"r": 4, "alpha": 32, "dropout": 0.0, "target_modules": ["query_key_value"]}
 
 

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from stages import ppo
 from stages.generation import generate
+from stages.generation.decoding import PLAIN
 from stages.models import base_model, forward, reward, stack
 from stages.models.lora import LoraConfig
 from stages.rl import logprobs, reward_hacking
@@ -497,7 +498,7 @@ def test_a_checkpoint_gives_back_everything_that_changes(new_trainer, tmp_path):
 
 def test_rollouts_do_not_depend_on_batch_order_or_merging(new_trainer):
     trainer = new_trainer()
-    decoding = generate.Decoding(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
+    decoding = PLAIN
     prompts, keys = [[i] * (1 + i % 4) + [200 + i] for i in range(1, 10)], [f"key {i}" for i in range(9)]
 
     def answers(order, batch_size, merge):
@@ -524,11 +525,3 @@ def test_a_models_own_sampling_habits_have_no_say(new_trainer, folders):
         assert new_trainer().sample_rollouts().responses == expected
     finally:
         file.write_text(before)
-
-
-def test_a_uniform_number_picks_a_token_that_is_possible():
-    impossible = -math.inf
-    scores = torch.tensor([[impossible, math.log(0.25), math.log(0.75), impossible]])
-    for uniform, token in ((0.0, 1), (0.2499, 1), (0.2501, 2), (1 - 2**-53, 2)):
-        pick = generate.InverseCdf(torch.tensor([[uniform]], dtype=torch.float64), prompt_length=3)
-        assert pick(torch.zeros(1, 3, dtype=torch.long), scores).argmax().item() == token

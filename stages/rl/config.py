@@ -34,8 +34,10 @@ class PpoConfig(Section):
     """Passes over the responses of an update."""
     num_mini_batches: BatchSize = 2
     """Optimizer steps per pass."""
-    per_device_train_batch_size: BatchSize = 16
-    """Responses in one forward and backward pass; a mini-batch accumulates as many passes as it needs."""
+    tokens_per_batch: Tokens = 768
+    """Tokens of one pass through the model while it scores and learns, padding included; responses of like length go
+    together, and a mini-batch accumulates as many passes as it needs. The result does not depend on it. On a CPU some
+    hundred are quickest, a GPU takes as many as fit its memory."""
     learning_rate: LearningRate = 8.0e-4
     """Of AdamW, at its highest."""
     lr_scheduler_type: Literal["cosine", "constant"] = "cosine"
@@ -55,7 +57,7 @@ class PpoConfig(Section):
     temperature: Temperature = 1.0
     """Divides the logits when sampling, and in all log-probabilities."""
     local_rollout_forward_batch_size: BatchSize = 32
-    """Responses that are generated side by side; also the rows of a scoring pass."""
+    """Responses that are generated side by side."""
     merge_adapters_for_rollouts: bool = True
     """Add the adapters into the weights while sampling: quicker, for a second copy of the layers with LoRA."""
     lm_head_chunk: Tokens = 1024

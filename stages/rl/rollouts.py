@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from stages.generation import generate
-from stages.models import stack
+from stages.generation import decoding, generate
+from stages.models import forward, stack
 from stages.rl.config import PpoConfig
 
 
@@ -24,6 +24,16 @@ class Rollouts(NamedTuple):
     responses: list[list[int]]
     ended: Tensor
     """[b], 1 where the response closed with EOS."""
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each prompt with its response."""
+        return [len(p) + len(r) for p, r in zip(self.prompts, self.responses, strict=True)]
+
+    def batch(self, rows: Sequence[int], pad: int) -> forward.Batch:
+        """These rows as a batch."""
+        chosen = [self.prompts[i] for i in rows], [self.responses[i] for i in rows]
+        return forward.to_batch(*chosen, pad, self.ended.device)
 
     @property
     def mask(self) -> Tensor:
@@ -46,9 +56,7 @@ def sample_rollouts(
     chosen = [prompts[prompt_of(episode, len(prompts), seed)] for episode in episodes]
     responses: list[list[int]] = [[] for _ in chosen]
     ended = torch.zeros(len(chosen))
-    plain = generate.Decoding(
-        do_sample=True, temperature=config.temperature, top_k=0, top_p=1.0, repetition_penalty=1.0
-    )
+    plain = decoding.PLAIN.replace(temperature=config.temperature)
     model.eval()
     with stack.merged(model, only_if=config.merge_adapters_for_rollouts):
         for i, answer in generate.generate(

@@ -7,7 +7,6 @@ processes sample what one would.
 
 import random
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -156,14 +155,15 @@ class Trainer:
         config = self.config
         # In training mode like the forward that learns, so that both run the same code and the first ratio is 1.
         self.model.train()
+        plan = self._plan(rollouts)
         with stack.active(self.model, ["reward"]):
-            scores = self._scores(rollouts)
+            scores = self._scores(rollouts, len(plan))
         self._check_finite(score=scores)
         if self.state.update == 0:
             self._init_reward_normalization(scores)
-        policy = self._log_probs(rollouts, self.value_head)
+        policy = self._log_probs(rollouts, plan, self.value_head)
         with stack.active(self.model, self.reference):
-            reference = self._log_probs(rollouts)
+            reference = self._log_probs(rollouts, plan)
         self._check_finite(log_probs=policy.log_probs, values=policy.values)
         self._check_finite(**{"reference log_probs": reference.log_probs})
 
@@ -175,27 +175,31 @@ class Trainer:
             scores, final_scores, policy, reference, rollouts.mask, self.state.kl_coef, config, self.group
         )
 
-    def _scores(self, rollouts: Rollouts) -> Tensor:
+    def _plan(self, rollouts: Rollouts, rows: Sequence[int] | None = None) -> list[list[int]]:
+        """The rows of each forward pass; without any, a pass that a divided base needs on all processes."""
+        plan = forward.plan(rollouts.lengths, self.config.tokens_per_batch, rows)
+        if self.sharded:
+            plan += [[]] * (self.group.largest(len(plan)) - len(plan))
+        return plan
+
+    def _scores(self, rollouts: Rollouts, passes: int) -> Tensor:
         scores = reward.score(
             self.model,
             self.reward_head,
             rollouts.prompts,
             rollouts.responses,
             self.pad,
-            self.config.local_rollout_forward_batch_size,
+            self.config.tokens_per_batch,
+            passes,
         )
         return torch.tensor(scores, device=self.device)
 
-    def _log_probs(self, rollouts: Rollouts, value_head: nn.Linear | None = None) -> logprobs.TokenLogProbs:
+    def _log_probs(
+        self, rollouts: Rollouts, plan: list[list[int]], value_head: nn.Linear | None = None
+    ) -> logprobs.TokenLogProbs:
         config = self.config
         return logprobs.rollout_log_probs(
-            self.model,
-            rollouts,
-            config.temperature,
-            config.lm_head_chunk,
-            config.local_rollout_forward_batch_size,
-            self.pad,
-            value_head,
+            self.model, rollouts, plan, config.temperature, config.lm_head_chunk, self.pad, value_head
         )
 
     def _init_reward_normalization(self, scores: Tensor) -> None:
@@ -251,11 +255,13 @@ class Trainer:
         tokens = float(self.group.sum(data.mask[local].sum()))
         sums = torch.zeros(5, device=self.device, dtype=torch.float64)
         self.optimizer.zero_grad(set_to_none=False)
-        size = config.per_device_train_batch_size
-        for rows, batch in forward.batches(rollouts.prompts, rollouts.responses, size, self.pad, self.device, local):
+        for rows in self._plan(rollouts, local):
             outputs = logprobs.response_log_probs(
-                self.model, batch, config.temperature, config.lm_head_chunk, self.value_head
+                self.model, rollouts.batch(rows or [0], self.pad), config.temperature, config.lm_head_chunk, self.value_head
             )
+            if not rows:  # it only keeps step with the other processes
+                (outputs.log_probs.sum() * 0.0).backward()
+                continue
             width = slice(outputs.log_probs.shape[1])
             losses = maths.losses(
                 outputs.log_probs,
@@ -271,8 +277,6 @@ class Trainer:
             loss = (losses.policy + config.vf_coef * losses.value) / tokens
             (loss * self.loss_scale).backward()
             sums += torch.stack(list(losses)).detach().double()
-        if self.sharded:
-            self._match_forward_passes(rollouts, chosen, len(local))
         sums = self.group.sum(sums)
         self._check_finite(loss=sums)  # before the gradient: the first that is not finite gives the error its name
         gradients = torch.cat([self._gradient(p).flatten() for p in self.trained.values()])
@@ -287,15 +291,6 @@ class Trainer:
             start += parameter.numel()
         self.optimizer.step()
         return (sums / tokens).tolist(), norm
-
-    def _match_forward_passes(self, rollouts: Rollouts, chosen: list[int], local: int) -> None:
-        """A sharded base fetches its layers on all processes together: run as many passes as the busiest process."""
-        size = self.config.per_device_train_batch_size
-        most = max(Counter(row // self.local_batch_size for row in chosen).values())
-        for _ in range(-(-most // size) - -(-local // size)):
-            batch = forward.to_batch(rollouts.prompts[:1], rollouts.responses[:1], self.pad, self.device)
-            outputs = logprobs.response_log_probs(self.model, batch, self.config.temperature, self.config.lm_head_chunk)
-            (outputs.log_probs.sum() * 0.0).backward()
 
     def _gradient(self, parameter: nn.Parameter) -> Tensor:
         return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.float()
