@@ -21,10 +21,19 @@ setup: .venv/installed ## make .venv with the locked dependencies
 	touch $@
 
 .PHONY: repro
-repro: setup ## run the pipeline: only the stages whose inputs changed
-	@python -m stages.profile
+repro: check ## run the pipeline: only the stages whose inputs changed
+	@python -m stages.recover
 	dvc repro
 	@python -m stages.results
+
+.PHONY: check
+check: setup ## check the parameters, the data and the model before anything trains
+	@python -m stages.check
+
+.PHONY: sft-only
+sft-only: check ## run what needs no preferences: preprocess, base, sft, and the answers of base and sft
+	@python -m stages.recover
+	dvc repro predict@base predict@sft
 
 .PHONY: results
 results: setup ## print the scores and what each stage cost
@@ -32,27 +41,44 @@ results: setup ## print the scores and what each stage cost
 
 .PHONY: experiments
 experiments: setup ## the experiments from this commit: what was changed in each, and what that changed
-	@dvc exp show --no-pager --only-changed --drop '.*/|State|Executor|Created'
+	@python -m stages.experiments
+
+.PHONY: compare
+compare: setup ## runs side by side, REVS="main exp-a": beyond chance? Also compare.html, with all answers
+	@python -m stages.compare $(or $(REVS),HEAD) --page compare.html
 
 .PHONY: test
-test: setup ## lint, types, tests, and the smallest run of the whole graph, twice, to the same bytes
+test: setup ## lint, types, tests, and the smallest run of the whole graph, to the bytes that Git keeps
 	ruff check .
 	mypy
-	python -m stages.verify --smallest
+	python -m stages.reproduce
 	python -m pytest
 
 .PHONY: test-fast
 test-fast: setup ## the tests that need no trained model: less than a minute
 	python -m pytest -m "not slow and not browser and not gpu and not real"
 
+.PHONY: fuzz
+fuzz: setup ## 10,000 hostile data files against preprocess and import: no traceback, no hang
+	@python -m tests.fuzz.hostile_data --cases 10000
+
 .PHONY: data
 data: setup ## fetch the COVID dialogues
 	@dvc --cd data/covid-dialogue pull --quiet || { \
 		echo "error: the dialogues could not be fetched, see above; data/README.md tells how to copy them" >&2; exit 1; }
 
+.PHONY: import
+import: setup ## your own data, FROM=chats.jsonl [PREFERENCES=pairs.jsonl] [NAME=mydata] [FORMAT=…] [LIKE=a profile]
+	@python -m stages.import_data $${FROM:+--from "$$FROM"} $${PREFERENCES:+--preferences "$$PREFERENCES"} \
+		$${NAME:+--name "$$NAME"} $${FORMAT:+--format "$$FORMAT"} $${LIKE:+--like "$$LIKE"}
+
 .PHONY: profile
 profile: setup ## switch params.yaml to profiles/$(NAME).yaml, e.g. make profile NAME=covid-tiny
 	@python -m stages.profile $(NAME)
+
+.PHONY: reproduce
+reproduce: setup ## run the smallest profile and compare its bytes with those in Git, on any x86-64; UPDATE=1 writes them
+	@python -m stages.reproduce $(if $(UPDATE),--update)
 
 .PHONY: verify
 verify: setup ## run the committed pipeline in two fresh clones and compare the bytes

@@ -1,4 +1,4 @@
-"""Measure the answers: how close each is to the doctor's, and what the reward model thinks of it.
+"""Measure the answers: how close each is to the doctor's, what the reward model thinks of it, and what it rewards.
 
     python -m stages.evaluate --help
 
@@ -6,16 +6,22 @@ It writes numbers per sample; means, intervals and differences are the report's.
 """
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from stages.metrics import definitions, phrases, probes, retrieval
+from stages.metrics.answer import Answer
+from stages.metrics.probes import Text
 from stages.models import base_model, reward, stack
-from stages.runtime import atomic, params, processes
+from stages.runtime import atomic, environment, params, processes
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 from stages.text import encoding, records
+
+UNLIMITED = 1 << 30
 
 
 class EvaluateConfig(params.Section):
@@ -29,68 +35,183 @@ class EvaluateConfig(params.Section):
 
 @command
 def main(
-    test: Annotated[Path, typer.Option(help="test samples (JSON lines)")],
-    answers: Annotated[Path, typer.Option(help="folder of the answers, <name>.jsonl each")],
-    name: Annotated[list[str], typer.Option(help="a model whose answers to measure")],
+    data: Annotated[Path, typer.Option(help="folder of the samples, the preference pairs and, if any, facts.jsonl")],
+    answers: Annotated[Path, typer.Option(help="folder of the answers, base.jsonl, sft.jsonl and ppo.jsonl")],
     base: Annotated[Path, typer.Option(help="folder of the base model")],
+    sft: Annotated[Path, typer.Option(help="folder of the SFT adapter")],
     rm: Annotated[Path, typer.Option(help="folder of the reward adapter and its head")],
-    adapter: Annotated[list[Path], typer.Option(help="folder of an adapter whose lineage to collect")],
-    to: Annotated[Path, typer.Option(help="folder of the numbers: <name>.jsonl each, and lineage.json")],
+    ppo: Annotated[Path, typer.Option(help="folder of the PPO adapter")],
+    to: Annotated[Path, typer.Option(help="folder of the numbers")],
     params_file: Annotated[Path, typer.Option("--params", help="parameters")],
 ) -> None:
-    """Measure every answer, and collect which model is made of what."""
+    """Measure every answer, ask the reward model about changed ones, and collect which model is made of what."""
     config = params.load(params_file, "evaluate", EvaluateConfig)
-    samples = records.read_samples(test)
-    rows = {model: read_answers(answers / f"{model}.jsonl", len(samples)) for model in name}
+    samples, training = records.read_samples(data / "test.jsonl"), records.read_samples(data / "train.jsonl")
+    pairs = records.read_pairs(data / "preferences_validate.jsonl")
+    rows = {name: read_answers(answers / f"{name}.jsonl", len(samples)) for name in definitions.MODELS}
+    facts = read_facts(data / "facts.jsonl", len(samples))
     frozen_base = base_model.read(base)
-    folders = stack.resolve(frozen_base, [rm])
+    stacks = {name: stack.resolve(frozen_base, folders) for name, folders in
+              (("sft", [sft]), ("ppo", [sft, ppo]), ("reward", [rm]))}  # fmt: skip
 
-    from stages.metrics import text_metrics
-
-    # every process scores everything: it is quick, and a base that is sharded needs all of them
+    # every process measures everything: it is quick, and a base that is sharded needs all of them
     accelerator = processes.join()
     tokenizer = frozen_base.tokenizer()
-    model = stack.load(frozen_base.causal_lm(accelerator.device), folders)
-    head = reward.load_head(rm, accelerator.device)
-    source, target = config.max_source_length, config.max_target_length
-    prompts = [encoding.encode_prompt(tokenizer, s.history, s.instruction, source, "evaluate").ids for s in samples]
-    rewards = {
-        model_name: reward.score(
-            model,
-            head,
-            prompts,
-            [encoding.encode_answer(tokenizer, row["predict"], target).ids for row in rows[model_name]],
-            tokenizer.pad_token_id,
-            config.batch_size,
-        )
-        for model_name in name
+    model = stack.load(frozen_base.causal_lm(accelerator.device), [sft, ppo, rm])
+    scorer = Scorer(model, reward.load_head(rm, accelerator.device), tokenizer, config)
+
+    # A text as the tokenizer writes it: one that normalises must not make a perfect answer differ from its reference.
+    given = {
+        name: [Text(scorer.normal_form(row["predict"]), row["eos"]) for row in each] for name, each in rows.items()
     }
+    doctor = [scorer.normal_form(sample.output) for sample in samples]
+    tokens = {name: [row["tokens"] for row in each] for name, each in rows.items()}
+
+    # The baseline: what the doctor answered to the nearest training question.
+    nearest = retrieval.nearest([s.instruction for s in samples], [s.instruction for s in training])
+    given[definitions.BASELINE] = [Text(scorer.normal_form(training[at].output), True) for at in nearest]
+    tokens[definitions.BASELINE] = [len(scorer.answer(text)) for text in given[definitions.BASELINE]]
+
+    # The probes: answers changed on purpose, and pairs under another question.
+    dialogues = [number if s.dialogue is None else s.dialogue for number, s in enumerate(samples)]
+    closing = next(iter(phrases.endings([s.output for s in training], 1)), "")
+    changed = probes.texts(doctor, given["sft"], given["ppo"], dialogues, closing)
+
+    with stack.active(model, ["reward"]):
+        rewards = {name: scorer.of_answers(samples, texts) for name, texts in (given | changed).items()}
+        judged = scorer.of_pairs(pairs)
+    drift = scorer.kl(samples, given["ppo"], *([stack.lineage(f).adapter for f in stacks[n]] for n in ("ppo", "sft")))
     if not accelerator.is_main_process:
         return
 
-    for model_name in name:
+    for name, texts in given.items():
+        measured = [
+            definitions.measure(Answer(text.text, reference, count, text.ended, known))
+            for text, reference, count, known in zip(texts, doctor, tokens[name], facts, strict=True)
+        ]
+        texts_too = [{"predict": text.text} if name == definitions.BASELINE else {} for text in texts]
         atomic.write_jsonl(
-            to / f"{model_name}.jsonl",
+            to / f"{name}.jsonl",
             (
-                {key: round(value, 4) for key, value in text_metrics.score(row["predict"], row["label"]).items()}
-                | {
-                    "response_length": len(row["predict"]),
-                    "response_tokens": row["tokens"],
-                    "eos": row["eos"],
-                    "reward": round(value, 4),
-                }
-                for row, value in zip(rows[model_name], rewards[model_name], strict=True)
+                rounded(numbers) | {"reward": round(value, 4)} | extra
+                for numbers, value, extra in zip(measured, rewards[name], texts_too, strict=True)
             ),
         )
-    parts = {record.adapter: record.__dict__ for record in map(stack.lineage, [*adapter, rm])}
+    atomic.write_jsonl(
+        to / "probes.jsonl",
+        (
+            {name: round(rewards[name][at], 4) for name in changed} | {"kl": round(drift[at], 4)}
+            for at in range(len(samples))
+        ),
+    )
+    atomic.write_jsonl(to / "pairs.jsonl", judged)
+    atomic.write_json(to / "probes.json", {"closing": closing})
+    parts = {record.adapter: record.__dict__ for record in map(stack.lineage, [sft, ppo, rm])}
     identity = {"name": frozen_base.model.name, "identity": frozen_base.identity}
     atomic.write_json(to / "lineage.json", {"base": identity} | parts)
+    environment.write(to)
+
+
+class Scorer:
+    """Texts → rewards, and how far the policy is from the SFT model on them."""
+
+    def __init__(self, model: Any, head: Any, tokenizer: Any, config: EvaluateConfig) -> None:
+        self.model, self.head, self.tokenizer, self.config = model, head, tokenizer, config
+
+    def normal_form(self, text: str) -> str:
+        ids = encoding.encode_answer(self.tokenizer, text, UNLIMITED).ids[:-1]
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
+
+    def prompt(self, question: records.Sample | records.Pair) -> list[int]:
+        limit = self.config.max_source_length
+        return encoding.encode_prompt(self.tokenizer, question.history, question.instruction, limit, "evaluate").ids
+
+    def answer(self, text: Text) -> list[int]:
+        """Closed by EOS only where the model itself closed it, as PPO saw it."""
+        ids = encoding.encode_answer(self.tokenizer, text.text, self.config.max_target_length).ids
+        return ids if text.ended or len(ids) == 1 else ids[:-1]
+
+    def rewards(self, prompts: Sequence[list[int]], texts: Sequence[Text]) -> list[float]:
+        pad, size = self.tokenizer.pad_token_id, self.config.batch_size
+        return reward.score(self.model, self.head, prompts, [self.answer(text) for text in texts], pad, size)
+
+    def of_answers(self, samples: Sequence[records.Sample], texts: Sequence[Text]) -> list[float]:
+        return self.rewards([self.prompt(sample) for sample in samples], texts)
+
+    def of_pairs(self, pairs: Sequence[records.Pair]) -> list[dict[str, Any]]:
+        """Each pair's scores under its own question and under another pair's, and its chosen answer's rival from there.
+
+        A row's `question` numbers the questions: pairs of one question are not independent.
+        """
+        names: dict[str, int] = {}
+        questions = [names.setdefault(pair.instruction, len(names)) for pair in pairs]
+        other = probes.others(questions)
+        own_prompts = [self.prompt(pair) for pair in pairs]
+        other_prompts = [own_prompts[at] for at in other]
+        chosen, rejected = [Text(p.chosen, True) for p in pairs], [Text(p.rejected, True) for p in pairs]
+        columns = {
+            "chosen": self.rewards(own_prompts, chosen),
+            "rejected": self.rewards(own_prompts, rejected),
+            "chosen_other_question": self.rewards(other_prompts, chosen),
+            "rejected_other_question": self.rewards(other_prompts, rejected),
+            "chosen_of_other": self.rewards(own_prompts, [chosen[at] for at in other]),
+        }
+        return [
+            {"question": question, "chosen_length": len(pair.chosen), "rejected_length": len(pair.rejected)}
+            | {name: round(values[at], 4) for name, values in columns.items()}
+            for at, (question, pair) in enumerate(zip(questions, pairs, strict=True))
+        ]
+
+    def kl(
+        self, samples: Sequence[records.Sample], texts: Sequence[Text], policy: list[str], reference: list[str]
+    ) -> list[float]:
+        """KL divergence of each answer, in nats: Σ over its tokens of KL(policy ‖ reference) over the vocabulary.
+
+        Exact at each position; the positions are those of the given answers.
+
+        Args:
+            policy, reference: the adapters that make up each.
+        """
+        import torch
+
+        from stages.models import forward
+
+        prompts, ids = [self.prompt(sample) for sample in samples], [self.answer(text) for text in texts]
+        pad, size, device = self.tokenizer.pad_token_id, self.config.batch_size, self.head.weight.device
+        to_logits = forward.causal_lm(self.model).get_output_embeddings()
+        found = [0.0] * len(ids)
+        with torch.no_grad():
+            for rows, batch in forward.batches(prompts, ids, size, pad, device):
+                states = []
+                for adapters in (policy, reference):
+                    with stack.active(self.model, adapters):
+                        states.append(forward.hidden_states(self.model, batch)[:, batch.prompt_length - 1 : -1])
+                for at, row in enumerate(rows):  # one answer's logits at a time: a large vocabulary fills the memory
+                    ours, theirs = (
+                        torch.log_softmax(to_logits(side[at, : len(ids[row])]).float(), dim=-1) for side in states
+                    )
+                    found[row] = float((ours.exp() * (ours - theirs)).sum())
+        return found
+
+
+def rounded(numbers: dict[str, Any]) -> dict[str, Any]:
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in numbers.items()}
 
 
 def read_answers(path: Path, count: int) -> list[dict[str, Any]]:
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     if len(rows) != count:
         raise UserError(f"{path}: {len(rows)} answers for {count} test samples; run `dvc repro` to predict again")
+    return rows
+
+
+def read_facts(path: Path, count: int) -> list[dict[str, Any] | None]:
+    """What is known of each test question; nothing where the data bring no facts."""
+    if not path.is_file():
+        return [None] * count
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    if len(rows) != count:
+        raise UserError(f"{path}: {len(rows)} rows for {count} test samples; run `dvc repro` to preprocess again")
     return rows
 
 

@@ -75,6 +75,7 @@ def main(
         to,
         (
             {
+                "dialogue": sample.dialogue,
                 "history": sample.history,
                 "instruction": sample.instruction,
                 "label": sample.output,

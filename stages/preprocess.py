@@ -4,26 +4,27 @@ python -m stages.preprocess --help
 """
 
 import hashlib
-import json
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from pydantic import Field
 
+from stages.importing import recognize
 from stages.runtime import atomic, params
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
-from stages.text import dialogues, preferences
-from stages.text.records import Pair
+from stages.text import contamination, dialogues, facts, json_files, preferences
+from stages.text.records import Pair, Sample
 
 
-class DataConfig(params.Section):
+class DataConfig(dialogues.DialogueRules):
     dialogues: Annotated[str, Field(min_length=1)] = "data/sample"
     """Folder with train_data.json, validate_data.json and test_data.json."""
     preferences: Annotated[str, Field(min_length=1)] = "data/sample/preferences.json"
-    """JSON file of preference records."""
+    """JSON file of preference records; an empty list for a run without reward model and PPO (`make sft-only`)."""
     preferences_validate_ratio: params.Ratio = 0.15
     """Share of the preference questions held out to measure the reward model."""
 
@@ -38,47 +39,80 @@ def main(
     seed = params.load(params_file, "seed", int)
     data = params.load(params_file, "data", DataConfig)
 
-    report: dict[str, Any] = {}
     folder, preference = Path(data.dialogues), Path(data.preferences)
-    sources = {split: folder / f"{split}_data.json" for split in ("train", "validate", "test")}
-    for split, source in sources.items():
-        samples = []
-        counts: Counter[str] = Counter()
-        for index, dialogue in enumerate(read_list(source)):
-            found, seen = dialogues.to_samples(dialogue, f"{source}, dialogue {index}")
-            samples += found
-            counts += seen
-        if not samples:
-            raise UserError(f"{source}: no dialogue of it gives a sample")
-        atomic.write_jsonl(to / f"{split}.jsonl", (sample._asdict() for sample in samples))
-        report[split] = {key: counts[key] for key in SAMPLE_COUNTS}
+    # Everything is read before anything is written: a mistake in the last file leaves no half of the data.
+    splits, report = read_splits(folder, data)
+    train, held_out, report["preferences"] = read_pairs(preference, data.preferences_validate_ratio, seed)
+    files = {split: folder / f"{split}_data.json" for split in splits} | {"preferences": preference}
+    report["sha256"] = {name: sha256(file) for name, file in files.items()}
 
-    groups: list[list[Pair]] = []
-    totals: Counter[str] = Counter()
-    for index, record in enumerate(read_list(preference)):
-        found_pairs, seen = preferences.to_pairs(record, f"{preference}, record {index}")
-        groups.append(found_pairs)
-        totals += seen
-    kept, held_out = preferences.split(groups, data.preferences_validate_ratio, seed)
-    if not kept or not held_out:
-        raise UserError(f"{preference}: too few records for a training and a held-out part")
-    for name, pairs in (("train", kept), ("validate", held_out)):
-        atomic.write_jsonl(to / f"preferences_{name}.jsonl", (pair._asdict() for pair in pairs))
-    longer = sum(len(pair.chosen) > len(pair.rejected) for pair in kept + held_out)
-    report["preferences"] = {key: totals[key] for key in PAIR_COUNTS} | {
-        "train": len(kept),
-        "validate": len(held_out),
-        "chosen_longer_ratio": round(longer / len(kept + held_out), 4),
-    }
-    report["sha256"] = {name: sha256(source) for name, source in (sources | {"preferences": preference}).items()}
+    report["contamination"] = contamination.overlap(splits["test"], splits["train"])
+    known = read_facts(folder / "facts.json", splits["test"])
+
+    parts: dict[str, list[Any]] = {**splits, "preferences_train": train, "preferences_validate": held_out}
+    for name, rows in parts.items():
+        atomic.write_jsonl(to / f"{name}.jsonl", (row._asdict() for row in rows))
+    if known:
+        atomic.write_jsonl(to / "facts.jsonl", known)
+        report["facts"] = {"test": sum(each is not None for each in known)}
     atomic.write_json(log / "metrics.json", report)
-    print({split: report[split]["samples"] for split in ("train", "validate", "test")}, report["preferences"])
+    for name in files:
+        print(f"{name}: {describe(report[name])}")
+    shares = (f"{report['contamination'][part]:.1%} of the {part}" for part in ("questions", "answers", "pairs"))
+    print("of the test split, found in training word for word:", ", ".join(shares))
+
+
+def read_splits(folder: Path, rules: dialogues.DialogueRules) -> tuple[dict[str, list[Sample]], dict[str, Any]]:
+    """The samples of each split, and what came in, was dropped and went out."""
+    if folder.is_file():
+        advice = recognize.advice(folder, json_files.read_records(folder), "covid")
+        raise UserError(f"data.dialogues: {folder} {advice or 'is a file; name a folder with train_data.json'}")
+    splits: dict[str, list[Sample]] = {}
+    report: dict[str, Any] = {}
+    for split in ("train", "validate", "test"):
+        source = folder / f"{split}_data.json"
+        splits[split] = []
+        counts: Counter[str] = Counter()
+        for index, dialogue in enumerate(read(source, own="covid")):
+            samples, seen = dialogues.to_samples(dialogue, rules, f"{source}, dialogue {index}")
+            splits[split] += [sample._replace(dialogue=index) for sample in samples]
+            counts += seen
+        if not splits[split]:
+            raise UserError(f"{source}: no dialogue of it gives a sample ({describe(counts)})")
+        report[split] = {key: counts[key] for key in SAMPLE_COUNTS}
+    return splits, report
+
+
+def read_facts(path: Path, samples: list[Sample]) -> list[dict[str, Any] | None]:
+    """What is known of each test sample; empty where the data bring no such file."""
+    return facts.of_samples(json_files.read_object(path), samples, str(path)) if path.is_file() else []
+
+
+def read_pairs(source: Path, validate_ratio: float, seed: int) -> tuple[list[Pair], list[Pair], dict[str, float]]:
+    """Pairs to train on and held out, and what came in, was dropped and went out; none of an empty list."""
+    groups: list[list[Pair]] = []
+    counts: Counter[str] = Counter()
+    for index, record in enumerate(read(source, own="ranking")):
+        pairs, seen = preferences.to_pairs(record, f"{source}, record {index}")
+        groups.append(pairs)
+        counts += seen
+    train, held_out = preferences.split(groups, validate_ratio, seed)
+    if groups and not (train and held_out):
+        raise UserError(f"{source}: too few records for a training and a held-out part ({describe(counts)})")
+    longer = sum(len(pair.chosen) > len(pair.rejected) for pair in train + held_out)
+    report = {key: counts[key] for key in PAIR_COUNTS} | {
+        "train": len(train),
+        "validate": len(held_out),
+        "chosen_longer_ratio": round(longer / max(1, len(train + held_out)), 4),
+    }
+    return train, held_out, report
 
 
 SAMPLE_COUNTS = (
     "dialogues",
     "turns",
     "pairs",
+    "answers_with_boilerplate",
     "dropped_trailing_turn",
     "dropped_short_answer",
     "dropped_empty_answer",
@@ -87,21 +121,24 @@ SAMPLE_COUNTS = (
 PAIR_COUNTS = ("records", "pairs", "dropped_ties")
 
 
+def describe(counts: Mapping[str, float]) -> str:
+    """Counts in one line, those of zero left out: `700 dialogues, 3774 turns, …`."""
+    return ", ".join(f"{value} {name.replace('_', ' ')}" for name, value in counts.items() if value) or "nothing"
+
+
+def read(source: Path, own: str) -> list[Any]:
+    """The records of a file; UserError names the line to run where they are in another format than the `own` one."""
+    records = json_files.read_records(source)
+    advice = recognize.advice(source, records, own)
+    if advice:
+        raise UserError(f"{source}: {advice}")
+    return [record for _, record in records]
+
+
 def sha256(path: Path) -> str:
     """What `sha256sum` prints for the file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def read_list(path: Path) -> list[Any]:
-    """A JSON file that holds a list; UserError names the file and where it breaks."""
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not JSON: {error}") from None
-    if not isinstance(document, list):
-        raise UserError(f"{path}: expected a JSON list at the top")
-    return document
 
 
 if __name__ == "__main__":

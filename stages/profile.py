@@ -3,20 +3,19 @@
 python -m stages.profile --help
 """
 
-import difflib
 import io
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from stages.runtime import atomic
+from stages import check
+from stages.runtime import atomic, params
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 
 DEFAULT = "default"
 """The profile that holds every key: what params.yaml is as committed."""
-ABOUT_DATA = "data/README.md"
 
 
 @command
@@ -27,14 +26,12 @@ def main(
     profiles: Annotated[Path, typer.Option(help="folder of the profiles")] = Path("profiles"),
     params_file: Annotated[Path, typer.Option("--params", help="parameters to switch")] = Path("params.yaml"),
 ) -> None:
-    """Switch the parameters to a profile and print what changed; `default` gives the committed ones back.
+    """Switch the parameters to a profile, print what changed, and what a run with it would lack.
 
-    Without a name nothing changes: it only tells whether the data are there that the parameters name.
+    `default` gives the committed parameters back. Without a name the profiles are listed.
     """
     if name is None:
-        absent = missing_data(params_file)
-        if absent:
-            raise UserError(absent)
+        print("\n".join(names(profiles)))
         return
     before, after = apply(name, profiles, params_file)
     changes = sorted(key for key in before | after if before.get(key) != after.get(key))
@@ -42,19 +39,12 @@ def main(
         print(f"{key}: {before.get(key, '(absent)')} → {after.get(key, '(gone)')}")
     if not changes:
         print(f"{params_file} already is the profile `{name}`")
-    absent = missing_data(params_file)
-    if absent:
-        print(f"next: {absent}")
+    for line in check.problems(params_file):
+        print(f"next: {line}")
 
 
-def missing_data(config: Path) -> str | None:
-    """One line that says which data the parameters name and are not there, and the mend; None when they are."""
-    data = read(config)["data"]
-    files = [Path(data["dialogues"], f"{part}_data.json") for part in ("train", "validate", "test")]
-    absent = [str(file) for file in (*files, Path(data["preferences"])) if not (config.parent / file).is_file()]
-    if not absent:
-        return None
-    return f"{', '.join(absent)}: not there; `make data` fetches the COVID dialogues, {ABOUT_DATA} tells about the rest"
+def names(profiles: Path) -> list[str]:
+    return sorted(path.stem for path in profiles.glob("*.yaml"))
 
 
 def apply(name: str, profiles: Path, config: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -68,15 +58,14 @@ def apply(name: str, profiles: Path, config: Path) -> tuple[dict[str, Any], dict
     """
     overlay_file = profiles / f"{name}.yaml"
     if not overlay_file.is_file():
-        known = ", ".join(sorted(path.stem for path in profiles.glob("*.yaml")))
-        raise UserError(f"no profile `{name}` in {profiles}; there are: {known}")
+        raise UserError(f"no profile `{name}` in {profiles}; there are: {', '.join(names(profiles))}")
     document, defaults = read(config), read(profiles / f"{DEFAULT}.yaml")
     before = dict(keys(document))
     if name == DEFAULT:
         atomic.write_bytes(config, overlay_file.read_bytes())
         return before, dict(keys(defaults))
     overlay = read(overlay_file)
-    check(overlay, defaults, overlay_file)
+    check_keys(overlay, defaults, overlay_file)
     # The defaults' own keys come first, so that a profile after another leaves nothing of that one behind.
     for source in (defaults, overlay):
         merge(document, source)
@@ -100,31 +89,22 @@ def yaml() -> Any:
 
 
 def read(file: Path) -> Any:
-    """A YAML file that holds keys; UserError names the file and what is wrong."""
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        document = yaml().load(file.read_text(encoding="utf-8"))
-    except YAMLError as error:
-        raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(document, dict):
-        raise UserError(f"{file}: must be sections of keys")
-    return document
+    """A YAML file that holds keys, with its comments; UserError names the file and what is wrong."""
+    params.read(file)
+    return yaml().load(file.read_text(encoding="utf-8"))
 
 
-def check(overlay: Any, defaults: Any, file: Path, above: str = "") -> None:
+def check_keys(overlay: Any, defaults: Any, file: Path, above: str = "") -> None:
     """Raise UserError for a key of the overlay that the defaults do not have."""
     for name, value in overlay.items():
         key = f"{above}{name}"
         if name not in defaults:
-            near = difflib.get_close_matches(str(name), list(defaults), n=1)
-            hint = f"; did you mean `{above}{near[0]}`?" if near else f"; known keys: {', '.join(defaults)}"
-            raise UserError(f"{file}: unknown key `{key}`{hint}")
+            raise UserError(f"{file}: {params.unknown_key(key, defaults)}")
         if isinstance(value, dict) != isinstance(defaults[name], dict):
             kind = "a section of keys" if isinstance(defaults[name], dict) else "a value"
             raise UserError(f"{file}: `{key}` must be {kind}")
         if isinstance(value, dict):
-            check(value, defaults[name], file, f"{key}.")
+            check_keys(value, defaults[name], file, f"{key}.")
 
 
 def merge(document: Any, source: Any) -> None:

@@ -16,6 +16,8 @@ from stages.runtime.command import command
 class ReportConfig(params.Section):
     """How the results are told."""
 
+    title: Annotated[str, Field(min_length=1, max_length=200)] | None = None
+    """The title of page and summary; null names the dialogues."""
     smoothing: bool = True
     """Draw each training curve's trend (the tutorial's moving average) over the raw values."""
     bootstrap_samples: Annotated[int, Field(ge=100, le=10**6)] = 1000
@@ -26,16 +28,13 @@ class ReportConfig(params.Section):
 
 @command
 def main(
-    predictions: Annotated[Path, typer.Option(help="folder of the models' answers")],
-    scores: Annotated[Path, typer.Option(help="folder of the scores of each answer and each held-out pair")],
-    metrics: Annotated[Path, typer.Option(help="folder of the stages' metrics")],
-    curves: Annotated[Path, typer.Option(help="folder of the training curves")],
+    reports: Annotated[Path, typer.Option(help="folder in which the other stages left theirs")],
     page: Annotated[Path, typer.Option(help="the page (HTML)")],
     summary: Annotated[Path, typer.Option(help="the summary (Markdown)")],
     headline: Annotated[Path, typer.Option(help="the numbers to compare runs by (JSON)")],
+    environment: Annotated[Path, typer.Option(help="what the stages ran on (JSON)")],
     plots: Annotated[Path, typer.Option(help="folder of the tables that DVC plots (CSV)")],
     params_file: Annotated[Path, typer.Option("--params", help="parameters")],
-    defaults: Annotated[Path | None, typer.Option(help="the parameters' defaults, to tell what differs")] = None,
 ) -> None:
     """Write the report."""
     seed = params.load(params_file, "seed", int)
@@ -43,16 +42,28 @@ def main(
 
     from plotly.offline import get_plotlyjs
 
-    from stages.page import comparison, document, figures, health, inputs, reward_model, tracked_outputs, verdict
+    from stages.page import (
+        comparison,
+        document,
+        environments,
+        figures,
+        health,
+        inputs,
+        probes,
+        reward_model,
+        tracked_outputs,
+        verdict,
+    )
     from stages.page import summary as short
     from stages.runtime import atomic
 
-    # What was found: three models on the same samples, the reward model on held-out pairs, the curves.
-    run = inputs.read(predictions, scores, metrics, curves, params_file, defaults)
+    # What was found: the models on the same samples, the reward model on held-out pairs, the probes, the curves.
+    run = inputs.read(reports, params_file)
     compared = comparison.compare(run, config.bootstrap_samples, seed)
     rewards = reward_model.measure(run.pairs)
+    probed = probes.measure(run, config.bootstrap_samples, seed)
     checks = health.checks(run, rewards)
-    answers = verdict.answers(run, compared, rewards, checks)
+    answers = verdict.answers(run, compared, rewards, probed, checks)
 
     # How it is shown.
     drawn = {
@@ -62,12 +73,14 @@ def main(
         "diagnostics": figures.diagnostics(run, config.smoothing),
         "reward_model": figures.reward_model(run, rewards, config.smoothing),
     }
-    html = document.render(run, compared, answers, checks, drawn, get_plotlyjs(), config.language)
+    told = document.content(run, compared, answers, probed, checks, config.title)
+    html = document.render(told, run, drawn, get_plotlyjs(), config.language)
     atomic.write_bytes(page, html)
-    atomic.write_text(summary, short.markdown(compared, answers, config.language))
+    atomic.write_text(summary, short.markdown(told, config.language))
 
     # What Git keeps.
-    atomic.write_json(headline, tracked_outputs.headline(run, compared))
+    atomic.write_json(headline, tracked_outputs.headline(run, compared, probed))
+    atomic.write_json(environment, environments.compact(run.environments))
     atomic.write_csv(plots / "losses.csv", ("stage", "part", "step", "loss"), tracked_outputs.losses(run))
     atomic.write_csv(plots / "ppo.csv", inputs.PPO, tracked_outputs.updates(run))
     atomic.write_csv(

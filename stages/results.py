@@ -9,9 +9,8 @@ from typing import Annotated
 
 import typer
 
+from stages.metrics.definitions import BASELINE, METRICS, MODELS
 from stages.runtime.command import command, costs
-
-COLUMNS = ("rouge-1", "rouge-2", "rouge-l", "bleu-4", "response_length", "distinct-2")
 
 
 @command
@@ -19,7 +18,7 @@ def main(
     headline: Annotated[Path, typer.Option(help="the report stage's numbers")] = Path("reports/metrics.json"),
     page: Annotated[Path, typer.Option(help="the report")] = Path("reports/index.html"),
 ) -> None:
-    """Print the scores of base, sft and ppo, the cost of each stage, and where the report is."""
+    """Print the scores of the models, the cost of each stage, and where the report is."""
     print(table(headline))
     spent = costs()
     if spent:
@@ -30,12 +29,15 @@ def main(
 
 
 def table(headline: Path) -> str:
-    """The scores of base, sft and ppo, a line each."""
-    models = json.loads(headline.read_text(encoding="utf-8"))
-    text = f"{'':8}" + "".join(f"{name:>17}" for name in COLUMNS) + "\n"
-    for model in ("base", "sft", "ppo"):
-        text += f"{model:8}" + "".join(f"{models[model][name]:17.2f}" for name in COLUMNS) + "\n"
-    return text
+    """A line per metric that the run has, a column per model and for the nearest training question's answer."""
+    found = json.loads(headline.read_text(encoding="utf-8"))
+    models = [name for name in (*MODELS, BASELINE) if name in found]
+    lines = [f"{'':22}" + "".join(f"{name:>12}" for name in models)]
+    for metric in METRICS:
+        if all(metric.name in found[model] for model in models):
+            values = "".join(f"{found[model][metric.name]:12.{metric.digits}f}" for model in models)
+            lines.append(f"{metric.en:22}{values}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

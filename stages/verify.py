@@ -17,14 +17,11 @@ from stages.runtime import params, resume
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 
-SMALLEST = "smallest"
-"""The profile that runs the whole graph quickest."""
 LOCK = "dvc.lock"
 
 
 @command
 def main(
-    smallest: Annotated[bool, typer.Option("--smallest", help="with the profile `smallest`: minutes less")] = False,
     targets: Annotated[list[str] | None, typer.Argument(help="stages to run, with what they need; all if none")] = None,
 ) -> None:
     """Run the pipeline in two fresh clones of the last commit, and say which file differs between them."""
@@ -35,7 +32,7 @@ def main(
     try:
         for clone in clones:
             print(f"{clone.name} run …", flush=True)
-            run(clone, SMALLEST if smallest else None, targets or [])
+            run(clone, None, targets or [])
         found = differences(*clones)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)

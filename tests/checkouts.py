@@ -36,10 +36,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
             if stage.name == "preprocess":
                 run(stage.cmd, root)
             for out in stage.outs if stage.name != "preprocess" else []:
-                path = Path(out.fs_path)
-                file = path if path.suffix else path / "weights"
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(f"made up: {out}\n")
+                made_up = Path(out.fs_path)
+                weights = made_up if made_up.suffix else made_up / "weights"
+                weights.parent.mkdir(parents=True, exist_ok=True)
+                weights.write_text(f"made up: {out}\n")
         for stage in repo.index.stages:
             stage.save()
             stage.commit()

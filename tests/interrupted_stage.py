@@ -47,7 +47,7 @@ def run(order: dict) -> None:
 
     Args:
         order: stage, arguments (paths as text), log (where stdout and stderr go), environment, and kill: null or
-            [function, nth call, before | after | midway].
+            [function, nth call, before | after | midway, maybe what the call is about].
     """
     code = 1
     try:
@@ -72,8 +72,11 @@ def run(order: dict) -> None:
         os._exit(code)
 
 
-def set_trap(function: str, call: int, moment: str) -> None:
-    """From now on the nth call of `module:name` kills this process before it, after it, or when it is half done."""
+def set_trap(function: str, call: int, moment: str, about: str = "") -> None:
+    """From now on the nth call of `module:name` kills this process before it, after it, or when it is half done.
+
+    With `about`, only calls with an argument that contains this text count.
+    """
     module, _, name = function.partition(":")
     *owners, name = name.split(".")
     owner = functools.reduce(getattr, owners, importlib.import_module(module))
@@ -82,7 +85,7 @@ def set_trap(function: str, call: int, moment: str) -> None:
     @functools.wraps(original)
     def trap(*args, **kwargs):
         nonlocal calls
-        calls += 1
+        calls += about == "" or any(about in str(argument) for argument in args)
         if calls != call:
             return original(*args, **kwargs)
         if moment == "midway" and name == "rmtree":

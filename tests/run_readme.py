@@ -1,64 +1,94 @@
-"""Run what the README shows, line by line, in a fresh clone of the last commit.
+"""Run every command of README.md and docs/*.md, line by line, in a fresh clone of the last commit.
 
     python tests/run_readme.py
 
-Where a line trains, it trains the profile `smallest`, which the clone has for its default. A line that is not run
-stands in `SKIPPED` with its reason. Where the README shows what a block prints, each line of it must have been
-printed, with any numbers.
+Where a line trains, it trains the profile `smallest`, which the clone has for its default. A line that is not run is
+listed with its reason from `SKIPPED`. A plain block (without a language) after commands shows what they print: each
+line of it must have been printed, whatever the numbers are.
 """
 
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
 SKIPPED = {
-    "make test": "what .ci/run does; it takes minutes",
+    "make test": "it takes minutes; .ci/run does it",
     "CUDA_VISIBLE_DEVICES=": "needs a GPU",
     "COVID_DOCTOR_LAUNCH=": "needs several GPUs; tests/test_processes.py starts two processes on a CPU",
     "pip install": "needs a network",
     "transformers serve": "needs what the line above installs; it serves until it is stopped",
     "curl": "needs the server of the line above",
 }
-"""How a line of the README begins → why such a line is not run here."""
+"""How a line begins → why such a line is not run. `make docs` fails for an entry that no line begins with."""
 ASKED = {"dvc gc": " --force"}
 """How a line begins that asks the reader for a yes → what says it here."""
 TYPED = "我发烧三天了\n"
 """What a line finds on its standard input: one question, for the chat."""
-LIMIT = 600
-"""Seconds for one line."""
+LIMIT = 900
+"""Seconds for one line, and for the experiments that one line starts."""
 
 
 class Block(NamedTuple):
     commands: list[str]
     shown: list[str]
-    """What the README says that they print, together."""
+    """What the document says that they print, together."""
+
+
+class Done(NamedTuple):
+    fault: str
+    """Nothing, or what went wrong in a few words."""
+    printed: str
+
+
+def documents() -> list[Path]:
+    """README.md, and what it leaves to docs/."""
+    return [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def blocks(text: str) -> list[Block]:
     """The `sh` blocks of a document, without comments, each with the lines of a plain block that follows it.
 
-    Where the paragraph before a plain block names a command in the line, that one prints it.
+    Where the paragraph before a plain block names a command, that one prints it.
     """
     found: list[Block] = []
     end = 0
-    for match in re.finditer(r"^```(\w*)\n(.*?)^```", text, re.S | re.M):
+    for match in re.finditer(r"^```([^\n`]*)\n(.*?)^```$", text, re.S | re.M):
         paragraph = text[end : match.start()].strip().rpartition("\n\n")[2]
         end = match.end()
         language, block = match.groups()
-        rows = [row for row in block.splitlines() if row.strip()]
-        if language == "sh":
-            found.append(Block([re.split(r"\s+#", row)[0].strip() for row in rows], []))
-        elif not language:
+        if language.strip() == "sh":
+            found.append(Block(list(commands(block)), []))
+        elif not language.strip():
+            rows = [row for row in block.splitlines() if row.strip()]
             named = re.findall(r"`((?:make|dvc|python -m) [^`]+)`", paragraph)
-            found.append(Block(named[-1:], rows)) if named else found[-1].shown.extend(rows)
+            if named:
+                found.append(Block(named[-1:], rows))
+            elif found:
+                found[-1].shown.extend(rows)
     return found
+
+
+def commands(block: str) -> Iterator[str]:
+    """The command lines of a block: a line that ends in a backslash goes on in the next; comments are left out."""
+    for line in re.sub(r"\\\n\s*", "", block).splitlines():
+        command = re.split(r"(?:^|\s+)#", line)[0].strip()
+        if command:
+            yield command
+
+
+def skipped(command: str) -> str | None:
+    """Why a line is not run; None for one that is."""
+    return next((reason for start, reason in SKIPPED.items() if command.startswith(start)), None)
 
 
 def shape(line: str) -> str:
@@ -67,97 +97,138 @@ def shape(line: str) -> str:
     return " ".join(re.sub(r"-?\d+(\.\d+)?", "#", line).split())
 
 
-def clone(to: Path) -> None:
-    """Clone the last commit; its default is the profile `smallest`, its environment this one, its cache its own."""
-    subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(to)], check=True)
-    environment = to / ".venv"
-    environment.mkdir()
-    for entry in Path(sys.prefix).iterdir():
-        if entry.name != "installed":
-            (environment / entry.name).symlink_to(entry)
-    (environment / "installed").touch()
-    for command in (
-        [sys.executable, "-m", "stages.profile", "smallest"],
-        ["cp", "params.yaml", "profiles/default.yaml"],
-        [sys.executable, "-m", "dvc", "config", "--local", "cache.dir", str(to / ".dvc" / "cache")],
-    ):
-        subprocess.run(command, cwd=to, check=True, stdout=subprocess.DEVNULL)
-    commit(to, "smallest by default")
+class Reader:
+    """Somebody who has a clone of the last commit, and types one line after the other."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.clone = folder / "covid-doctor"
+        self.left_running: list[int] = []
+        """Process groups of lines that have ended and left something in the background."""
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | {
+            "PATH": os.pathsep.join([str(self.clone / ".venv" / "bin"), os.environ["PATH"]]),
+            "TMPDIR": str(folder / "tmp"),
+            "COVID_DOCTOR_WORK": str(self.clone / ".work"),
+            "DVC_SITE_CACHE_DIR": str(folder / "site"),
+            "DVC_NO_ANALYTICS": "1",
+            "PYTHONPATH": "",
+            **{f"GIT_{who}_NAME": "reader" for who in ("AUTHOR", "COMMITTER")},
+            **{f"GIT_{who}_EMAIL": "reader@localhost" for who in ("AUTHOR", "COMMITTER")},
+        }
+
+    def arrive(self) -> None:
+        """Clone; the clone's default is the profile `smallest`, its environment this one, its cache its own."""
+        (self.folder / "tmp").mkdir()
+        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(self.clone)], check=True)
+        environment = self.clone / ".venv"
+        environment.mkdir()
+        for entry in Path(sys.prefix).iterdir():
+            if entry.name != "installed":
+                (environment / entry.name).symlink_to(entry)
+        (environment / "installed").touch()
+        for line in (
+            "python -m stages.profile smallest > /dev/null",
+            "cp params.yaml profiles/default.yaml",
+            f"dvc config --quiet --local cache.dir '{self.clone}/.dvc/cache'",
+            "git commit --quiet --all --message 'smallest by default'",
+        ):
+            if (done := self.type(line)).fault:
+                raise SystemExit(f"{line}: {done.fault}\n{done.printed}")
+
+    def type(self, command: str) -> Done:
+        """Run one line in a shell. Its output goes to a file: what it leaves in the background may hold on to that."""
+        sure = next((yes for start, yes in ASKED.items() if command.startswith(start)), "")
+        with tempfile.TemporaryFile(dir=self.folder) as printed, tempfile.TemporaryFile(dir=self.folder) as typed:
+            typed.write(TYPED.encode())
+            typed.seek(0)
+            process = subprocess.Popen(
+                ["bash", "-c", self.named(command) + sure], cwd=self.clone, env=self.environment, stdin=typed,
+                stdout=printed, stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+            try:
+                code = process.wait(LIMIT)
+                fault = f"exit code {code}" if code else ""
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                fault = f"not done after {LIMIT} s"
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, 0)  # asks only whether anything of the line's group is still there
+                self.left_running.append(process.pid)
+            printed.seek(0)
+            return Done(fault, printed.read().decode(errors="replace"))
+
+    def named(self, command: str) -> str:
+        """The line with the names of two experiments in place of NAME and OTHER."""
+        if not re.search(r"\b(NAME|OTHER)\b(?!=)", command):
+            return command
+        names = self.type("dvc exp list --name-only").printed.split()
+        return re.sub(r"\bOTHER\b", names[-1], re.sub(r"\bNAME\b(?!=)", names[0], command)) if names else command
+
+    def wait_for_queue(self) -> Done:
+        """Wait for the experiments that `dvc queue start` runs behind the reader's back."""
+        until = time.monotonic() + LIMIT
+        while True:
+            status = self.type("dvc queue status").printed
+            if not re.search(r"\b(Queued|Running)\b", status):
+                return Done("an experiment failed" if "Failed" in status or "Success" not in status else "", status)
+            if time.monotonic() > until:
+                return Done(f"experiments not done after {LIMIT} s", status)
+            time.sleep(5)
+
+    def leave(self) -> str:
+        """Stop the queue's workers and what else a line left running, and delete everything; says what is left."""
+        if self.clone.exists():
+            self.type("dvc queue stop --kill")
+        for group in self.left_running:
+            with suppress(ProcessLookupError):
+                os.killpg(group, signal.SIGKILL)
+        for _ in range(30):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if not self.folder.exists():
+                return ""
+            time.sleep(1)  # a worker that is ending still writes
+        return f"{self.folder} could not be deleted"
 
 
-def commit(folder: Path, message: str) -> None:
-    reader = ["-c", "user.name=reader", "-c", "user.email=reader@localhost"]
-    subprocess.run(["git", *reader, "commit", "-qam", message], cwd=folder, check=True)
-
-
-def named(command: str, folder: Path, environment: dict[str, str]) -> str:
-    """The line with the names of two experiments in place of NAME and OTHER."""
-    if not re.search(r"\bNAME\b(?!=)", command):
-        return command
-    _, names = run("dvc exp list --name-only", folder, environment)
-    one, other, *_ = names.split()
-    return re.sub(r"\bOTHER\b", other, re.sub(r"\bNAME\b", one, command))
-
-
-def run(command: str, folder: Path, environment: dict[str, str]) -> tuple[int, str]:
-    """Run the line in a shell: its exit code and what it printed."""
-    done = subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment, input=TYPED, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=LIMIT, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout
-
-
-def finish_queue(folder: Path, environment: dict[str, str]) -> str:
-    """Wait for the experiments that `dvc queue start` runs behind the reader's back; their final state."""
-    for _ in range(LIMIT // 5):
-        _, status = run("dvc queue status", folder, environment)
-        if not re.search(r"\b(Queued|Running)\b", status):
-            break
-        time.sleep(5)
-    run("dvc queue stop", folder, environment)
-    return status
+def follow(reader: Reader, document: Path) -> int:
+    """Type every line of a document and say what came of each; the number of lines that are not true."""
+    failed = 0
+    for block in blocks(document.read_text(encoding="utf-8")):
+        printed = ""
+        for command in block.commands:
+            if reason := skipped(command):
+                print(f"not run: {command} ({reason})", flush=True)
+                continue
+            done = reader.type(command)
+            if "dvc queue start" in command and not done.fault:
+                done = reader.wait_for_queue()
+            printed += done.printed
+            failed += bool(done.fault)
+            tail = f"FAILED, {done.fault}: {command}\n{done.printed[-2000:]}"
+            print(tail if done.fault else f"ok: {command}", flush=True)
+        shapes = {shape(row) for row in printed.splitlines()}
+        for row in block.shown if printed else []:
+            if shape(row) not in shapes:
+                failed += 1
+                print(f"FAILED, not printed by the lines above: {row}", flush=True)
+    return failed
 
 
 def main() -> None:
-    folder = Path(tempfile.mkdtemp(prefix="readme-"))
-    copy = folder / "covid-doctor"
-    environment = os.environ | {
-        "PATH": os.pathsep.join([str(copy / ".venv" / "bin"), os.environ["PATH"]]),
-        "COVID_DOCTOR_WORK": str(copy / ".work"),
-        "DVC_SITE_CACHE_DIR": str(copy / ".dvc" / "site"),
-        "DVC_NO_ANALYTICS": "1",
-        "PYTHONPATH": "",
-    }
+    reader = Reader(Path(tempfile.mkdtemp(prefix="readme-")))
     failed = 0
     try:
-        clone(copy)
-        for block in blocks((ROOT / "README.md").read_text(encoding="utf-8")):
-            printed = ""
-            for command in block.commands:
-                reason = next((why for start, why in SKIPPED.items() if command.startswith(start)), None)
-                if reason:
-                    print(f"not run: {command} ({reason})", flush=True)
-                    continue
-                sure = next((yes for start, yes in ASKED.items() if command.startswith(start)), "")
-                code, output = run(named(command, copy, environment) + sure, copy, environment)
-                if "dvc queue start" in command:
-                    output = finish_queue(copy, environment)
-                    code = code or (not re.search(r"\bSuccess\b", output) or "Failed" in output)
-                printed += output
-                failed += bool(code)
-                if command == "make repro" and not code and run("git status --short -uno", copy, environment)[1]:
-                    commit(copy, "a run")  # experiments are compared with it
-                verdict = f"FAILED, exit code {code}: {command}\n{output[-2000:]}" if code else f"ok: {command}"
-                print(verdict, flush=True)
-            shapes = {shape(row) for row in printed.splitlines()}
-            for row in block.shown:
-                if shape(row) not in shapes:
-                    failed += 1
-                    print(f"NOT PRINTED by the lines above: {row}", flush=True)
+        reader.arrive()
+        for document in documents():
+            print(f"\n{document.relative_to(ROOT)}", flush=True)
+            failed += follow(reader, document)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
-    sys.exit(f"{failed} lines of the README are not true" if failed else 0)
+        left = reader.leave()
+        if left:
+            failed += 1
+            print(f"FAILED, {left}")
+    sys.exit(f"{failed} lines are not true" if failed else 0)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,8 @@ def write_params(folder: Path, model: str, **more: object) -> Path:
 
 
 def write_data(folder: Path) -> None:
-    for name, rows in (("samples", SAMPLES), ("test", SAMPLES[:3]), ("pairs", PAIRS)):
+    for name, rows in (("samples", SAMPLES), ("train", SAMPLES), ("test", SAMPLES[:3]), ("pairs", PAIRS),
+                       ("preferences_validate", PAIRS)):  # fmt: skip
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         (folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
 
@@ -100,7 +101,8 @@ def run_stages(to: Path, config: Path) -> None:
     stacks = {"base": [], "sft": [to / "sft"], "ppo": [to / "sft", to / "ppo"]}
     for name, adapters in stacks.items():
         predict.main(name, test, to / "base", to / "answers" / f"{name}.jsonl", config, adapters)
-    evaluate.main(test, to / "answers", list(stacks), to / "base", to / "rm", stacks["ppo"], to / "evaluation", config)
+    folders = (to / name for name in ("base", "sft", "rm", "ppo", "evaluation"))
+    evaluate.main(to, to / "answers", *folders, config)
 
 
 def prompts(tokenizer):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import imports
+import parameters
 import pytest
 import yaml
 from imports import ROOT
@@ -96,21 +97,37 @@ def sections(module: str) -> set[str]:
     for place, node in nodes_of(module):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "params.load":
             section = node.args[1]
-            assert isinstance(section, ast.Constant), f"{place}: name the section as a literal"
+            assert isinstance(section, ast.Constant) and isinstance(section.value, str), (
+                f"{place}: name the section as a literal"
+            )
             found.add(section.value)
     return found
 
 
 @each_stage
 def test_command(graph: dict[str, Any], name: str) -> None:
-    """The paths that a stage is given are those that it declares, each one or the folder that it lies in."""
+    """The paths that a stage is given are those that it declares, each one or the folder that it lies in.
+
+    They stand in its command, but for the user's own data: `preprocess` finds those in its section of params.yaml.
+    """
     stage = graph[name]
     given = {word for word in shlex.split(stage.cmd) if word.split("/")[0] in ("data", "models", "reports")}
-    data = {dep for dep in deps(stage) if not dep.startswith("stages/")} | {out.def_path for out in stage.outs}
+    if name == "preprocess":
+        data = parameters.document()["data"]
+        given |= {data["dialogues"], data["preferences"]}
+    declared = {dep for dep in deps(stage) if not dep.startswith("stages/")} | {out.def_path for out in stage.outs}
     for word in given:
-        assert any(path == word or path.startswith(f"{word}/") for path in data), f"{word} is not declared"
-    for path in data:
+        assert any(path == word or path.startswith(f"{word}/") for path in declared), f"{word} is not declared"
+    for path in declared:
         assert any(path == word or path.startswith(f"{word}/") for word in given), f"{path} is not given"
+
+
+def test_no_parameter_reaches_a_shell() -> None:
+    """DVC would paste its value into a shell line as it stands; only the names in a `foreach` may go there."""
+    document = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    for name, entry in document["stages"].items():
+        command = entry.get("do", entry)["cmd"]
+        assert not re.findall(r"(?<!\\)\$\{(?!key\}|item\.)[^}]*\}", command), f"{name}: {command}"
 
 
 @each_module

@@ -1,10 +1,15 @@
-"""ROUGE, BLEU-4 and distinct-2 against numbers worked out by hand."""
+"""The metrics of single answers against numbers worked out by hand, and what a declaration brings with it."""
 
 import math
 
 import pytest
 
-from stages.metrics import text_metrics
+from stages.metrics import definitions, facts, text_metrics
+from stages.metrics.answer import Answer
+
+
+def answer(text, reference="多喝水", ended=True, known=None):
+    return Answer(text, reference, len(text), ended, known)
 
 
 def test_rouge_over_words():
@@ -29,22 +34,47 @@ def test_bleu_is_nltks_with_smoothing_method_3():
     assert text_metrics.bleu_4("多喝水好好休息", "建议多喝水休息") == pytest.approx(30.739407647563223)
 
 
-def test_an_empty_answer_scores_nothing():
-    zero = {"rouge-1": 0.0, "rouge-2": 0.0, "rouge-l": 0.0, "bleu-4": 0.0}
-    for predict, label in (("", "多喝水"), ("多喝水", ""), (" \n", "多喝水"), ("", "")):
-        assert text_metrics.score(predict, label) == zero
-    assert text_metrics.score("啊", "多喝水") == zero
-    same = text_metrics.score("建议您多喝水。", "建议您多喝水。")
-    assert list(same.values()) == pytest.approx([100] * 4, abs=1e-3)
+def test_an_empty_answer_scores_nothing_and_a_perfect_one_everything():
+    names = ("rouge-1", "rouge-2", "rouge-l", "bleu-4")
+    for text, reference in (("", "多喝水"), ("多喝水", ""), (" \n", "多喝水"), ("", ""), ("啊", "多喝水")):
+        measured = definitions.measure(answer(text, reference))
+        assert [measured[name] for name in names] == [0, 0, 0, 0]
+    measured = definitions.measure(answer("建议您多喝水。", "建议您多喝水。"))
+    assert [measured[name] for name in names] == pytest.approx([100] * 4, abs=1e-3)
 
 
-def test_distinct_2():
-    # ab, bc | ab, ba | (nothing): 3 of 4 are distinct
-    found = text_metrics.distinct_2(["abc", "aba", "x"])
-    assert found.value == 75.0
-    # left out: the first 2/2, the second 2/2, the third 3/4
-    without = [100.0, 100.0, 75.0]
-    mean = sum(without) / 3
-    reach = 1.96 * math.sqrt(2 / 3 * sum((w - mean) ** 2 for w in without))
-    assert (found.low, found.high) == pytest.approx((75 - reach, 75 + reach))
-    assert text_metrics.distinct_2(["", ""]).value == 0.0
+def test_repetition_is_the_share_of_four_grams_that_occurred_before():
+    assert text_metrics.repetition(answer("甲乙丙丁甲乙丙丁")) == pytest.approx(1 / 5)
+    assert text_metrics.repetition(answer("好好好好好")) == pytest.approx(1 / 2)
+    assert text_metrics.repetition(answer("好")) == text_metrics.repetition(answer("")) == 0
+
+
+def test_facts():
+    known = {
+        "must": [["drug", "布洛芬", "芬必得"], ["advice", "多喝水"], ["illness", "感冒"]],
+        "must_not": ["阿奇霉素", "一次三片"],
+    }
+    assert facts.named(answer("吃芬必得，感冒会好。", known=known)) == 1 / 2, "an illness is not asked for"
+    assert facts.named(answer("多喝水，吃布洛芬。", known=known)) == 1
+    assert facts.contradicted(answer("多喝水，吃布洛芬。", known=known)) == 0
+    assert facts.contradicted(answer("布洛芬一次三片。", known=known)) == 1
+    nothing_asked = {"must": [["illness", "感冒"]], "must_not": ["阿奇霉素"]}
+    assert facts.named(answer("感冒", known=nothing_asked)) is None
+    assert facts.contradicted(answer("感冒", known=nothing_asked)) == 0
+    assert facts.named(answer("感冒")) is None and facts.contradicted(answer("感冒")) is None
+
+
+def test_a_number_that_is_not_known_is_left_out():
+    assert {"facts_named", "facts_contradicted"}.isdisjoint(definitions.measure(answer("好")))
+    assert definitions.measure(answer("好好", ended=False)) == {
+        "rouge-1": 0, "rouge-2": 0, "rouge-l": 0, "bleu-4": 0, "response_length": 2, "response_tokens": 2, "eos": False,
+        "repetition": 0,
+    }  # fmt: skip
+
+
+def test_declarations_have_names_of_their_own():
+    names = [metric.name for metric in definitions.METRICS]
+    assert len(set(names)) == len(names)
+    for metric in definitions.METRICS:
+        assert metric.en and metric.zh and metric.better in (-1, 0, 1)
+        assert metric.margin is None or metric.better, f"{metric.name}: without a better direction nothing is worse"

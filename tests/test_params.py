@@ -7,6 +7,7 @@ import pytest
 from dvc.utils.serialize import dumps_yaml
 from pydantic import Field, model_validator
 
+from stages import parameters
 from stages.parameters import SECTIONS
 from stages.rl.config import PpoConfig
 from stages.runtime import params
@@ -262,3 +263,15 @@ def test_numbers_are_written_and_read_as_dvc_does(tmp_path: Path) -> None:
             dumps_yaml({"sft": SftConfig(learning_rate=rate).model_dump(mode="json")})
         )
         assert params.load(tmp_path / "params.yaml", "sft", SftConfig).learning_rate == rate
+
+
+def test_the_document_is_current() -> None:
+    assert (ROOT / "docs/parameters.md").read_text(encoding="utf-8") == parameters.document(), (
+        "run `python -m stages.parameters > docs/parameters.md`"
+    )
+
+
+def test_the_document_says_what_each_parameter_does() -> None:
+    table = [line.split(" | ") for line in parameters.document().splitlines() if line.startswith("| `")]
+    assert len(table) > 100
+    assert all(len(row) == 4 and len(row[3]) > 5 for row in table), [row for row in table if len(row[3]) <= 5]

@@ -3,41 +3,23 @@
 import math
 import shutil
 from pathlib import Path
-from typing import Any
 
-import imports
 import pytest
-import yaml
-from stages.score import Score
 
 from stages import profile
-from stages.base import BaseConfig
-from stages.models import base_model
 from stages.page import reference_results
+from stages.parameters import SECTIONS
 from stages.predict import PredictConfig
 from stages.preprocess import DataConfig
-from stages.report import ReportConfig
 from stages.rl.config import PpoConfig
 from stages.rm import RmConfig
 from stages.runtime import params
 from stages.runtime.errors import UserError
 from stages.sft import SftConfig
 
-ROOT = imports.ROOT
+ROOT = Path(__file__).parents[1]
 PROFILES = ROOT / "profiles"
 NAMES = sorted(path.stem for path in PROFILES.glob("*.yaml"))
-FORMS: dict[str, Any] = {
-    "seed": int,
-    "model": base_model.ModelConfig,
-    "data": DataConfig,
-    "base": BaseConfig,
-    "sft": SftConfig,
-    "rm": RmConfig,
-    "ppo": PpoConfig,
-    "predict": PredictConfig,
-    "score": Score,
-    "report": ReportConfig,
-}
 LARGE = ("chatglm-6b", "chatglm-6b-12gb")
 
 
@@ -48,7 +30,7 @@ def config(tmp_path: Path) -> Path:
 
 
 def switch(name: str, config: Path, profiles: Path = PROFILES) -> None:
-    profile.main(name=name, profiles=profiles, config=config)
+    profile.main(name=name, profiles=profiles, params_file=config)
 
 
 def comments(file: Path) -> list[str]:
@@ -67,17 +49,17 @@ def test_every_profile_that_the_documents_promise() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_is_valid(name: str, config: Path) -> None:
     profile.apply(name, PROFILES, config)
-    assert set(yaml.safe_load(config.read_text(encoding="utf-8"))) == set(FORMS)
-    for section, form in FORMS.items():
-        params.load(config, section, form)
+    assert set(params.read(config)) == set(SECTIONS)
+    for section, kind in SECTIONS.items():
+        params.load(config, section, kind)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_is_what_it_says_over_the_defaults(name: str, config: Path) -> None:
     before, after = profile.apply(name, PROFILES, config)
-    overlay = dict(profile.keys(yaml.safe_load((PROFILES / f"{name}.yaml").read_text(encoding="utf-8"))))
+    overlay = dict(profile.keys(params.read(PROFILES / f"{name}.yaml")))
     assert after == before | overlay
-    assert dict(profile.keys(yaml.safe_load(config.read_text(encoding="utf-8")))) == after
+    assert dict(profile.keys(params.read(config))) == after
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -169,12 +151,18 @@ def test_the_tutorials_steps(config: Path) -> None:
     assert rm.learning_rate == ppo.learning_rate == 1e-5
 
 
-def test_data_that_are_not_there_are_named_with_the_mend(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    profile.main(name=None, config=config)
+def test_what_a_run_would_lack_is_told(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(config.parent)
+    switch("smallest", config)
+    assert "next: " not in capsys.readouterr().out
     switch("covid-tiny", config)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]
-    assert line.startswith("next: data/covid-dialogue/train_data.json, ")
+    assert "data/covid-dialogue/train_data.json, " in line
     assert "`make data`" in line and "data/README.md" in line
-    with pytest.raises(SystemExit):
-        profile.main(name=None, config=config)
-    assert capsys.readouterr().err == f"error: {line.removeprefix('next: ')}\n"
+
+
+def test_without_a_name_the_profiles_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    profile.main(name=None, profiles=PROFILES)
+    assert capsys.readouterr().out.splitlines() == NAMES

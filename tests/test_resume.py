@@ -6,44 +6,45 @@ of a run that nobody disturbed.
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import tiny_models
 import yaml
+from safetensors.torch import load_file, save_file
 
+from stages.base import BaseConfig
+from stages.models import base_model
+from stages.rl.config import PpoConfig
+from stages.rm import RmConfig
 from stages.runtime import checkpoints
+from stages.sft import SftConfig
 
 SUPERVISED = {
-    "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 0.03,
-    "lr_scheduler_type": "cosine", "warmup_ratio": 0.1, "weight_decay": 0.01, "max_grad_norm": 1.0,
-    "logging_steps": 2, "eval_steps": 4, "num_train_epochs": 3,
+    "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 0.03, "warmup_ratio": 0.1,
+    "weight_decay": 0.01, "logging_steps": 2, "eval_steps": 4, "num_train_epochs": 3,
 }  # fmt: skip
-LORA = {"r": 2, "alpha": 4, "dropout": 0.2, "target_modules": "all-linear"}
-PARAMS = {
-    "seed": 3,
-    "model": tiny_models.MODEL.model_dump(),
-    "base": SUPERVISED | {
-        "architecture": tiny_models.ARCHITECTURE.model_dump(), "block_size": 16, "num_train_epochs": 3.6,
-        "learning_rate": 0.02,
-    },
-    "sft": SUPERVISED | {"max_source_length": 40, "max_target_length": 12, "dev_ratio": 0.2, "lora": LORA},
-    "rm": SUPERVISED | {
-        "max_source_length": 40, "max_target_length": 12, "center_rewards_coefficient": 0.01, "lora": LORA,
-    },
-    "ppo": {
-        "resume_lora_training": False, "total_episodes": 36, "batch_size": 4, "num_ppo_epochs": 2,
-        "num_mini_batches": 2, "per_device_train_batch_size": 2, "learning_rate": 3e-3, "lr_scheduler_type": "cosine",
-        "warmup_ratio": 0.2, "max_grad_norm": 1.0, "max_source_length": 40, "min_response_length": 4,
-        "max_response_length": 6, "temperature": 1.0, "local_rollout_forward_batch_size": 4,
-        "merge_adapters_for_rollouts": True, "lm_head_chunk": 16, "normalize_reward": "standardize",
-        "reward_clip": 5.0, "missing_eos_penalty": 1.0, "whiten_rewards": False, "kl_coef": 0.05, "kl_target": 6.0,
-        "kl_horizon": 100, "early_stop_kl": None, "cliprange": 0.2, "cliprange_value": 0.2, "vf_coef": 0.1,
-        "gamma": 1.0, "lam": 0.95, "value_head_init": "reward", "save_steps": 2, "lora": LORA | {"dropout": 0.0},
-    },
+LENGTHS = {"max_source_length": 40, "max_target_length": 12}
+LORA = tiny_models.LORA.replace(r=2, alpha=4, dropout=0.2)
+SECTIONS = {
+    "model": tiny_models.MODEL,
+    "base": BaseConfig(**SUPERVISED).replace(
+        architecture=tiny_models.ARCHITECTURE, block_size=16, num_train_epochs=3.6, learning_rate=0.02
+    ),
+    "sft": SftConfig(**SUPERVISED, **LENGTHS, dev_ratio=0.2, lora=LORA),
+    "rm": RmConfig(**SUPERVISED, **LENGTHS, lora=LORA),
+    "ppo": PpoConfig(
+        total_episodes=36, batch_size=4, per_device_train_batch_size=2, learning_rate=3e-3, warmup_ratio=0.2,
+        max_source_length=40, min_response_length=4, max_response_length=6, local_rollout_forward_batch_size=4,
+        lm_head_chunk=16, kl_coef=0.05, kl_target=6.0, kl_horizon=100, value_head_init="reward", save_steps=2,
+        lora=LORA.replace(dropout=0.0),
+    ),
 }  # fmt: skip
+PARAMS = {"seed": 3} | {name: section.model_dump(mode="json") for name, section in SECTIONS.items()}
 STEP = "transformers:Trainer.training_step"
 UPDATE = "stages.rl.trainer:Trainer.step"
 
@@ -65,10 +66,10 @@ class Runs:
         """The exit code (−9 for killed) and what the run said; outputs go below `to`, and its state into `to`.work."""
         params = to.with_suffix(".yaml")
         params.write_text(yaml.safe_dump(PARAMS | {stage: PARAMS[stage] | changed}))
-        outputs = {name: str(to / name) for name in OUTPUTS[stage]}
         order = {
             "stage": stage,
-            "arguments": self.inputs[stage] | outputs | {"config": str(params)},
+            "arguments": self.inputs[stage]
+            | {"to": str(to / "model"), "log": str(to / "log"), "params_file": str(params)},
             "environment": {"COVID_DOCTOR_WORK": str(to.with_suffix(".work"))},
             "log": str(to.with_suffix(".log")),
             "kill": kill,
@@ -83,14 +84,6 @@ class Runs:
         self.process.stdin.close()
         self.process.stdout.close()
         self.process.wait(20)
-
-
-OUTPUTS = {
-    "base": ("to", "curve", "eval_curve", "metrics"),
-    "sft": ("to", "curve", "eval_curve", "metrics"),
-    "rm": ("to", "curve", "eval_curve", "metrics", "scores"),
-    "ppo": ("to", "curve", "metrics"),
-}
 
 
 def write_inputs(to: Path) -> dict[str, dict[str, str]]:
@@ -166,11 +159,11 @@ SUPERVISED_CHAIN = [  # where a run is killed, and what is done to its state bef
     (["torch:save", 2, "midway"], unfinished),  # in the first checkpoint's optimizer
     ([STEP, 19, "after"], truncate),
     (["stages.runtime.checkpoints:seal", 1, "before"], unfinished),
-    (["shutil:rmtree", 2, "midway"], nothing),  # of the checkpoint that has had its day
+    (["shutil:rmtree", 1, "midway", "checkpoint-"], nothing),  # of the checkpoint that has had its day
     (["stages.runtime.curves:write", 2, "before"], flip_a_bit),  # training is over, outputs are half written
     (["stages.runtime.atomic:write_json", 2, "after"], nothing),
-    (["os:replace", 5, "before"], nothing),
-    (["shutil:rmtree", 3, "midway"], nothing),  # outputs stand, the state is half deleted
+    (["os:replace", 1, "before", "_torn/model"], nothing),
+    (["shutil:rmtree", 1, "midway", ".finished"], nothing),  # outputs stand, the state is half deleted
 ]
 PPO_CHAIN = [
     ([UPDATE, 2, "before"], nothing),
@@ -181,7 +174,7 @@ PPO_CHAIN = [
     (["stages.generation.generate:generate", 2, "before"], flip_a_bit),
     (["stages.models.stack:save", 1, "after"], spoil_the_seal),
     (["safetensors.torch:save_file", 2, "midway"], nothing),
-    (["shutil:rmtree", 3, "midway"], nothing),
+    (["shutil:rmtree", 1, "midway", ".finished"], nothing),
 ]
 
 
@@ -216,8 +209,13 @@ def test_a_changed_parameter_finds_nothing_to_go_on_from(runs):
 
 
 def test_a_loss_that_is_no_number_ends_the_run_in_one_line(runs):
-    to = runs.top / "nan"
-    code, said = runs.run("sft", to, learning_rate=1e30, warmup_ratio=0.0, max_grad_norm=1e30)
+    to, base = runs.top / "nan", runs.top / "nan_base"
+    shutil.copytree(runs.inputs["sft"]["base"], base)
+    weights = load_file(base / "model.safetensors")
+    save_file({name: weight * 1e30 for name, weight in weights.items()}, base / "model.safetensors", {"format": "pt"})
+    base_model.write_pointer(base, tiny_models.MODEL)
+    with mock.patch.dict(runs.inputs["sft"], base=str(base)):
+        code, said = runs.run("sft", to)
     assert code == 1
     assert said.splitlines()[-1].endswith(
         "error: step 2: loss is nan. The checkpoint before it is kept; lower learning_rate, or use bfloat16 or float32 "

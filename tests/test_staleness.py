@@ -43,6 +43,7 @@ AFTER_A_PARAMETER = {
 AFTER_AN_EDIT = {
     "stages/runtime": ALL,
     "stages/text": ALL,
+    "stages/importing": {"preprocess"},
     "stages/models": MODELS,
     "stages/training": MODELS,
     "stages/generation": ANSWERS | {"ppo"},
@@ -60,6 +61,7 @@ AFTER_AN_EDIT = {
     "stages/report.py": {"report"},
     "stages/chat.py": NONE,
     "stages/export.py": NONE,
+    "stages/parameters.py": NONE,
     "stages/profile.py": NONE,
     "stages/results.py": NONE,
     "stages/verify.py": NONE,

@@ -80,13 +80,12 @@ def run_ppo(top: Path, to: Path) -> None:
 
 
 def run_predict(top: Path, to: Path) -> None:
-    predict.main(
-        "sft", top / "test.jsonl", top / "base", to / "answers" / "sft.jsonl", top / "params.yaml", [top / "sft"]
-    )
+    for name, adapters in (("base", []), ("sft", [top / "sft"]), ("ppo", [top / "sft", to / "ppo"])):
+        to_file = to / "answers" / f"{name}.jsonl"
+        predict.main(name, top / "test.jsonl", top / "base", to_file, top / "params.yaml", adapters)
 
 
 def run_evaluate(top: Path, to: Path) -> None:
     evaluate.main(
-        top / "test.jsonl", to / "answers", ["sft"], top / "base", top / "rm", [top / "sft"], to / "evaluation",
-        top / "params.yaml",
-    )  # fmt: skip
+        top, to / "answers", top / "base", top / "sft", top / "rm", to / "ppo", to / "evaluation", top / "params.yaml"
+    )

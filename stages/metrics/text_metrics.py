@@ -1,32 +1,47 @@
-"""Strings → numbers: how close an answer is to the doctor's, and how repetitive.
+"""Strings → numbers: how close an answer is to the doctor's, and how much it repeats itself.
 
 ROUGE counts jieba words (rouge_chinese, F-measure); BLEU-4 counts characters with smoothing method 3 of Chen and
-Cherry (2014), the way the tutorial's tools did. All of them run 0..100; an empty answer scores 0.
+Cherry (2014), the way the tutorial's tools later did. Both run 0..100; an empty answer scores 0.
 """
 
+import functools
 import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import jieba
-from rouge_chinese import Rouge
-
-from stages.metrics.bootstrap import Interval
-
-jieba.setLogLevel(logging.WARNING)
-
-ROUGE = ("rouge-1", "rouge-2", "rouge-l")
+from stages.metrics.answer import Answer
 
 
+def rouge_1(answer: Answer) -> float:
+    return rouge(answer.text, answer.reference)["rouge-1"]
+
+
+def rouge_2(answer: Answer) -> float:
+    return rouge(answer.text, answer.reference)["rouge-2"]
+
+
+def rouge_l(answer: Answer) -> float:
+    return rouge(answer.text, answer.reference)["rouge-l"]
+
+
+def bleu(answer: Answer) -> float:
+    return bleu_4(answer.text, answer.reference)
+
+
+@functools.lru_cache(maxsize=16)  # three metrics read one computation
 def rouge(predict: str, label: str) -> dict[str, float]:
     """ROUGE-1, ROUGE-2 and ROUGE-L F-measures over jieba words, 0..100."""
+    import jieba
+    from rouge_chinese import Rouge
+
+    jieba.setLogLevel(logging.WARNING)
     hypothesis, reference = " ".join(jieba.cut(predict)), " ".join(jieba.cut(label))
     if not hypothesis.strip() or not reference.strip():
-        return dict.fromkeys(ROUGE, 0.0)
+        return dict.fromkeys(("rouge-1", "rouge-2", "rouge-l"), 0.0)
     scores = Rouge().get_scores(hypothesis, reference)[0]
-    return {name: 100 * float(scores[name]["f"]) for name in ROUGE}
+    return {name: 100 * float(found["f"]) for name, found in scores.items()}
 
 
 def bleu_4(predict: Sequence[Any], label: Sequence[Any]) -> float:
@@ -50,29 +65,10 @@ def bleu_4(predict: Sequence[Any], label: Sequence[Any]) -> float:
     return 100 * math.exp(brevity + log_precision)
 
 
-def distinct_2(texts: Sequence[str]) -> Interval:
-    """Distinct character bigrams over all character bigrams of all texts (Li et al. 2016), 0..100.
-
-    The interval is the jackknife's (Efron and Stein 1981): drawing texts with replacement, as a bootstrap does, would
-    repeat whole texts and so pull the ratio down.
-    """
-    each = [_ngrams(text, 2) for text in texts]
-    everything: Counter[tuple[Any, ...]] = sum(each, Counter())
-    distinct, total = len(everything), everything.total()
-    value = 100 * distinct / max(1, total)
-    without = []
-    for grams in each:
-        only_here = sum(everything[gram] == count for gram, count in grams.items())
-        without.append(100 * (distinct - only_here) / max(1, total - grams.total()))
-    mean = sum(without) / len(without)
-    variance = (len(without) - 1) / len(without) * sum((w - mean) ** 2 for w in without)
-    reach = 1.96 * math.sqrt(variance)
-    return Interval(value, value - reach, value + reach)
-
-
-def score(predict: str, label: str) -> dict[str, float]:
-    """Every score of one answer against its reference."""
-    return rouge(predict, label) | {"bleu-4": bleu_4(predict, label)}
+def repetition(answer: Answer) -> float:
+    """Share (0..1) of the answer's 4-grams of characters that occurred in it before: 0 for none, near 1 for a loop."""
+    grams = [answer.text[i : i + 4] for i in range(len(answer.text) - 3)]
+    return 1 - len(set(grams)) / len(grams) if grams else 0.0
 
 
 def _ngrams(tokens: Sequence[Any], order: int) -> Counter[tuple[Any, ...]]:

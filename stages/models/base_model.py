@@ -101,6 +101,12 @@ class Base:
         model.score.float()
         return model
 
+    def skeleton(self) -> Any:
+        """The network without weights: call it below `torch.device("meta")`."""
+        from transformers import AutoModelForCausalLM
+
+        return AutoModelForCausalLM.from_config(self._config(), trust_remote_code=self.model.trust_remote_code)
+
     def check(self) -> None:
         """Read the configuration and the tokenizer, so that a model of no use ends the stage that resolves it.
 
@@ -198,27 +204,36 @@ def read(folder: Path) -> Base:
     return base
 
 
+def check_name(model: ModelConfig) -> None:
+    """Raise UserError when the model's name can't be one, or is a folder without a model; no network, no hashing."""
+    local = Path(model.name)
+    if model.name == TINY:
+        return
+    if not local.is_dir():
+        if "/" not in model.name or model.name.startswith((".", "/", "~")):
+            raise UserError(f"model.name: {model.name} is not `{TINY}`, an existing folder, or a hub id owner/name")
+        return
+    if not (local / "config.json").is_file():
+        raise UserError(f"model.name: {model.name} has no config.json: it is not a model folder")
+    if not list(local.glob(hub.WEIGHTS)):
+        raise UserError(
+            f"model.name: {model.name} has no {hub.WEIGHTS}, and pickled weights are not loaded; {_mend(local)}"
+        )
+
+
 def write_pointer(folder: Path, model: ModelConfig) -> None:
     """Resolve a hub id to its commit, or a local folder (`tiny`: `folder` itself) to its content hash, and record it.
 
     Raises:
         UserError: the model can't be found, reached or used; one line that says which and what to do.
     """
+    check_name(model)
     files: dict[str, int] = {}
+    local = Path(model.name)
     if model.name == TINY:
         identity = f"tiny:{_content_hash(folder)}"
-    elif Path(model.name).is_dir():
-        local = Path(model.name)
-        if not (local / "config.json").is_file():
-            raise UserError(f"model.name: {model.name} has no config.json: it is not a model folder")
-        if not list(local.glob(hub.WEIGHTS)):
-            raise UserError(
-                f"model.name: {model.name} has no {hub.WEIGHTS}, and pickled weights are not loaded; "
-                f"{_mend(local)}"
-            )
+    elif local.is_dir():
         identity, files = f"local:{_content_hash(local)}", _sizes(local)
-    elif "/" not in model.name or model.name.startswith((".", "/", "~")):
-        raise UserError(f"model.name: {model.name} is not `{TINY}`, an existing folder, or a hub id owner/name")
     else:
         identity = f"hub:{model.name}@{hub.resolve(model.name, model.revision)}"
     atomic.write_json(folder / POINTER, {"identity": identity, "model": model.model_dump(), "files": files})

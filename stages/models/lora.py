@@ -46,25 +46,30 @@ class LoraConfig(Section):
         import torch
 
         heads = (model.get_output_embeddings(), getattr(model, "score", None))
-        names = {n.removesuffix(".base_layer"): m for n, m in model.named_modules() if ".lora_" not in n}
-        linear = {
-            name.rpartition(".")[2]
-            for name, module in names.items()
-            if isinstance(module, torch.nn.Linear) and not any(module is head for head in heads)
+        layers = {
+            name.removesuffix(".base_layer"): module
+            for name, module in model.named_modules()
+            if ".lora_" not in name and not any(module is head for head in heads) and _has_matrix(module)
         }
+        linear = {name.rpartition(".")[2] for name, layer in layers.items() if isinstance(layer, torch.nn.Linear)}
         mixture = any(p.dim() == 3 and ".experts." in name for name, p in model.named_parameters())
         if mixture:  # PEFT would adapt the tensors that hold the experts, of which no two adapters can be stacked
             linear -= EXPERTS
         if isinstance(self.target_modules, str):
             return self.replace(target_modules=tuple(sorted(linear))) if mixture else self
         for target in self.target_modules:
-            known = any(name == target or name.endswith(f".{target}") for name in names)
+            known = any(name == target or name.endswith(f".{target}") for name in layers)
             if not known or (mixture and target in EXPERTS):
                 raise UserError(
                     f"params.yaml: {section}.lora.target_modules: the model has no layer `{target}` that LoRA could be "
                     f"put on; there are {', '.join(sorted(linear))}"
                 )
         return self
+
+
+def _has_matrix(module: Any) -> bool:
+    weight = getattr(module, "weight", None)
+    return weight is not None and weight.dim() > 1
 
 
 EXPERTS = frozenset({"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"})

@@ -2,26 +2,26 @@
 
 from typing import Any
 
-from stages.page.inputs import MODELS, SCORES, Run
-
-SHOWN = (*SCORES, "reward")
+from stages.metrics.definitions import METRICS, MODELS
+from stages.page.inputs import Run
 
 
 def browser(run: Run) -> dict[str, Any]:
     """Every text once, and per sample the numbers of its texts: a dialogue's rounds come back in each later sample.
 
     Returns:
-        `texts`; `scores`, the names; `samples`: [[round's question, round's answer, …], question, reference,
-        [a model's answer, …], [[a model's score, …], …]].
+        `texts`; `metrics`: [[key, name, digits, scale], …] of the scores; `samples`: [[round's question, round's
+        answer, …], question, reference, [a model's answer, …], [[a model's score, …], …]].
     """
     texts: dict[str, int] = {}
 
     def number(text: str) -> int:
         return texts.setdefault(text, len(texts))
 
+    shown = [metric for metric in METRICS if metric.key in run.scores[MODELS[0]]]
     samples = []
     for index, sample in enumerate(run.samples):
-        scores = [[_short(run.scores[model][name][index]) for name in SHOWN] for model in MODELS]
+        scores = [[_short(run.scores[model][metric.key][index]) for metric in shown] for model in MODELS]
         samples.append(
             [
                 [number(text) for turn in sample.history for text in turn],
@@ -31,8 +31,10 @@ def browser(run: Run) -> dict[str, Any]:
                 scores,
             ]
         )
-    return {"texts": list(texts), "scores": SHOWN, "samples": samples}
+    return {"texts": list(texts), "metrics": [[m.key, m.name, m.digits, m.scale] for m in shown], "samples": samples}
 
 
-def _short(value: float) -> float | int:
+def _short(value: float | None) -> float | int | None:
+    if value is None:
+        return None
     return int(value) if value.is_integer() else float(f"{value:.4g}")

@@ -3,16 +3,16 @@
 const MODELS = ["base", "sft", "ppo"];
 const PAGE = 100; // entries of the list that are made at once
 
-const { texts, scores: names, samples: packed } = read("samples");
-const samples = packed.map(([history, question, reference, said, numbers], index) => ({
+const { texts, metrics, samples: packed } = read("samples"); // a metric: [key, name, digits, scale]
+const samples = packed.map(([history, question, reference, outputs, numbers], index) => ({
   number: index + 1,
   history: history.map((at) => texts[at]),
   question: texts[question],
   reference: texts[reference],
   answers: MODELS.map((model, m) => ({
     model,
-    text: texts[said[m]],
-    ...Object.fromEntries(names.map((name, n) => [name, numbers[m][n]])),
+    text: texts[outputs[m]],
+    ...Object.fromEntries(metrics.map(([key], n) => [key, numbers[m][n]])),
   })),
 }));
 const [BASE, SFT, PPO] = [0, 1, 2];
@@ -32,10 +32,10 @@ let found = samples;
 const searchable = (s) => (s.searchable ??= [...s.history, s.question, s.reference, ...s.answers.map((a) => a.text)].join("\n").toLowerCase());
 const signed = (value, digits) => (value > 0 ? "+" : value < 0 ? "−" : "") + Math.abs(value).toFixed(digits);
 const plain = (value, digits) => (value < 0 ? "−" : "") + Math.abs(value).toFixed(digits);
+const wanted = () => state.search.trim().toLowerCase().split(/\s+/).filter(Boolean);
 
 function select() {
-  const wanted = state.search.trim().toLowerCase().split(/\s+/).filter(Boolean);
-  found = samples.filter((s) => wanted.every((word) => searchable(s).includes(word)));
+  found = samples.filter((s) => wanted().every((word) => searchable(s).includes(word)));
   const key = sorts[state.sort];
   const sign = state.descending ? -1 : 1;
   if (key) found.sort((a, b) => sign * (key(a) - key(b)) || a.number - b.number);
@@ -52,12 +52,20 @@ function build() {
   const list = make("nav", { class: "list", "aria-label": say("browser.list") });
   const detail = make("article", { class: "detail" });
   const label = (key, control, kind) => make("label", { class: kind }, say(key), control);
+  const download = make("button", { type: "button", title: say("browser.csv") }, say("browser.download"));
+  download.addEventListener("click", save);
 
   function refresh() {
     state.shown = PAGE;
     direction.disabled = state.sort === "order";
     select();
     fill();
+  }
+  // After a search or another order the first of the list is the chosen one.
+  function chooseFirst() {
+    refresh();
+    state.number = found[0]?.number ?? 0;
+    show();
   }
   function fill() {
     count.textContent = say("browser.found", { count: found.length, total: samples.length });
@@ -94,27 +102,84 @@ function build() {
     event.preventDefault();
     if (links[to]) stop(links, links[to]).focus();
   });
-  input.addEventListener("input", () => { state.search = input.value; refresh(); });
-  sort.addEventListener("change", () => { state.sort = sort.value; refresh(); show(); });
-  direction.addEventListener("change", () => { state.descending = direction.value === "down"; refresh(); show(); });
+  input.addEventListener("input", () => { state.search = input.value; chooseFirst(); });
+  sort.addEventListener("change", () => { state.sort = sort.value; chooseFirst(); });
+  direction.addEventListener("change", () => { state.descending = direction.value === "down"; chooseFirst(); });
 
   place.replaceChildren(
-    make("div", { class: "controls" }, label("browser.search", input, "search"), label("browser.sort", sort), label("browser.direction", direction), count),
+    make("div", { class: "controls" }, label("browser.search", input, "search"), label("browser.sort", sort), label("browser.direction", direction), count, download),
     make("div", { class: "browser" }, list, detail),
   );
   refresh();
   show();
 }
 
-function spoken(text, kind = "") {
+// A text with the searched words marked, and with the characters that `before` lacks.
+function spoken(text, before) {
   if (!text) return make("p", { class: "text none" }, say("browser.empty"));
-  return make("p", { class: `text ${kind}`, dir: "auto", lang: "zh" }, text); // for the voice and the glyphs
+  const hits = hit(text);
+  const added = before === undefined ? new Set() : additions(before, text);
+  const parts = [];
+  for (let at = 0, end; at < text.length; at = end) {
+    const kind = (i) => (hits.has(i) ? "mark" : added.has(i) ? "ins" : "");
+    for (end = at + 1; end < text.length && kind(end) === kind(at); ) end += 1;
+    const part = text.slice(at, end);
+    parts.push(kind(at) ? make(kind(at), {}, part) : part);
+  }
+  return make("p", { class: "text", dir: "auto", lang: "zh" }, ...parts); // for the voice and the glyphs
+}
+
+// Places of the characters that belong to a searched word.
+function hit(text) {
+  const places = new Set();
+  const lower = text.toLowerCase();
+  if (lower.length !== text.length) return places; // a letter whose lower case is longer: the places do not fit
+  for (const word of wanted()) {
+    for (let at = lower.indexOf(word); at >= 0; at = lower.indexOf(word, at + 1)) {
+      for (let i = at; i < at + word.length; i += 1) places.add(i);
+    }
+  }
+  return places;
+}
+
+// Places of the characters of `after` that are not in the longest common subsequence with `before`.
+function additions(before, after) {
+  const common = Array.from({ length: before.length + 1 }, () => new Uint16Array(after.length + 1));
+  for (let i = before.length - 1; i >= 0; i -= 1) {
+    for (let j = after.length - 1; j >= 0; j -= 1) {
+      common[i][j] = before[i] === after[j] ? common[i + 1][j + 1] + 1 : Math.max(common[i + 1][j], common[i][j + 1]);
+    }
+  }
+  const places = new Set();
+  for (let i = 0, j = 0; j < after.length; ) {
+    if (i < before.length && before[i] === after[j]) { i += 1; j += 1; }
+    else if (i < before.length && common[i + 1][j] >= common[i][j + 1]) i += 1;
+    else { places.add(j); j += 1; }
+  }
+  return places;
+}
+
+// The questions of the list as a CSV file. A text that a spreadsheet would take for a formula gets an apostrophe.
+function save() {
+  const cell = (value) => `"${String(value ?? "").replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""')}"`;
+  const number = (value) => (typeof value === "number" ? String(value) : cell(value));
+  const columns = MODELS.flatMap((model) => [model, ...metrics.map(([key]) => `${model}.${key}`)]);
+  const rows = found.map((s) => [
+    s.number, cell(s.history.join("\n")), cell(s.question), cell(s.reference),
+    ...s.answers.flatMap((a) => [cell(a.text), ...metrics.map(([key]) => number(a[key]))]),
+  ]);
+  const text = [["number", "history", "question", "doctor", ...columns], ...rows].map((row) => row.join(",")).join("\r\n");
+  const address = URL.createObjectURL(new Blob(["\ufeff", text, "\r\n"], { type: "text/csv" }));
+  make("a", { href: address, download: "answers.csv" }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
 }
 
 // The chosen question; the steps beside its number follow the list as it is searched and sorted now.
 function show() {
   const sample = samples[state.number - 1];
   const detail = place.querySelector(".detail");
+  detail.hidden = !sample;
+  if (!sample) return;
   const at = found.indexOf(sample);
   const stepped = [...detail.querySelectorAll(".step")].indexOf(document.activeElement);
   const step = (key, other) => make("a", { class: "step", href: other ? `#sample-${other.number}` : undefined }, say(key));
@@ -128,9 +193,9 @@ function show() {
     parts.push(make("h4", {}, say("browser.history")), make("div", { class: "turns" }, ...turns));
   }
   parts.push(
-    make("h4", {}, say("browser.question")), make("div", { class: "said question" }, spoken(sample.question)),
-    make("h4", {}, say("browser.reference")), make("div", { class: "said reference" }, spoken(sample.reference)),
-    make("div", { class: "three" }, ...sample.answers.map(answer)),
+    make("h4", {}, say("browser.question")), make("div", { class: "quote question" }, spoken(sample.question)),
+    make("h4", {}, say("browser.reference")), make("div", { class: "quote reference" }, spoken(sample.reference)),
+    make("div", { class: "three" }, ...sample.answers.map((a) => answer(a, sample))),
   );
   detail.replaceChildren(...parts);
   detail.querySelectorAll(".step")[stepped]?.focus(); // so that Next, Next, Next works from the keyboard
@@ -152,15 +217,15 @@ function stop(links, chosen) {
   return chosen;
 }
 
-function answer(a) {
-  const rows = [
-    ["ROUGE-1", plain(a["rouge-1"], 2)], ["ROUGE-2", plain(a["rouge-2"], 2)], ["ROUGE-L", plain(a["rouge-l"], 2)],
-    ["BLEU-4", plain(a["bleu-4"], 2)], [say("browser.reward_short"), plain(a.reward, 3)],
-    [say("browser.characters"), String(a.response_length)], [say("browser.tokens"), String(a.response_tokens)],
-  ];
+function answer(a, sample) {
+  const shown = metrics.filter(([key]) => key !== "eos" && a[key] !== null);
+  const rows = shown.map(([key, name, digits, scale]) => [say(`metric.${name}`), plain(a[key] * scale, key === "reward" ? 3 : digits)]);
   const list = make("dl", {}, ...rows.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
   list.append(make("dt", { class: "ending" }, say(a.eos ? "browser.ended" : "browser.cut")));
-  const card = make("article", {}, make("h4", {}, say(`model.${a.model}`)), spoken(a.text), list);
+  const before = a.model === "ppo" ? sample.answers[SFT].text : undefined;
+  const text = spoken(a.text, before);
+  if (text.querySelector("ins")) list.append(make("dt", { class: "ending" }, make("ins", {}, say("browser.differs"))));
+  const card = make("article", {}, make("h4", {}, say(`model.${a.model}`)), text, list);
   card.style.setProperty("--model", `var(--${a.model})`);
   return card;
 }

@@ -29,7 +29,7 @@ function faded(hex, share) {
 const styles = {
   raw: (t, c) => ({ mode: "lines", line: { color: faded(c, 0.38), width: 1.2 } }),
   smooth: (t, c) => ({ mode: "lines", line: { color: c, width: 2.4 } }),
-  trail: (t, c) => ({ mode: "lines", line: { color: faded(c, 0.55), width: 1.4 } }),
+  trail: (t, c) => ({ mode: "lines+markers", line: { color: faded(c, 0.7), width: 1.6 }, marker: { color: faded(c, 0.7), size: 4 } }),
   eval: (t, c) => ({ mode: "lines+markers", line: { color: c, width: 1.6, dash: "dot" }, marker: { color: c, size: 7 } }),
   outline: (t, c) => ({ mode: "lines", line: { color: c, width: 2, shape: "hv" }, fill: "tozeroy", fillcolor: faded(c, 0.1) }),
   guide: (t, c) => ({ mode: "lines", line: { color: c, width: 2, dash: "dash" } }),
@@ -42,7 +42,7 @@ const styles = {
   path: (t, c) => ({
     mode: "markers",
     marker: { color: t.steps, size: 7, colorscale: [[0, faded(c, 0.18)], [1, c]], line: { color: faded(c, 0.6), width: 0.6 } },
-    text: t.steps.map((step) => `${say("chart.update")} ${step}`),
+    text: t.steps.map((step) => String(step)),
   }),
   published: (t) => ({
     mode: "markers",
@@ -75,7 +75,7 @@ function trace(t, panel) {
     showlegend: !t.unlisted,
     cliponaxis: false, // a point at the edge is drawn whole
     legendgroup: t.style === "published" ? "published" : undefined,
-    hovertemplate: given.text ? "%{text}<br>%{x} · %{y}<extra></extra>" : undefined,
+    hovertemplate: given.text ? `<b>${say(t.label)}</b>, %{text}<br>${say(panel.x)}: %{x}<br>${say(panel.y)}: %{y}<extra></extra>` : undefined,
     connectgaps: false,
   };
 }
@@ -115,7 +115,7 @@ function layout(panel) {
     showlegend: !panel.no_legend && !panel.title,
     legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", font: { size: 12 }, itemclick: "toggle" },
     hovermode: overSteps ? "x unified" : "closest",
-    hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("ink") } },
+    hoverlabel: { bgcolor: colour("card"), bordercolor: colour("line"), font: { color: colour("ink") }, namelength: -1 },
     shapes: lines,
     // a finger scrolls the page; a mouse may zoom
     dragmode: matchMedia("(pointer: coarse)").matches ? false : "zoom",

@@ -1,125 +1,104 @@
-"""Sections, figures, samples → one HTML file that needs nothing else and lets nothing in.
+"""Numbers, figures, samples → one HTML file that needs nothing else and lets nothing in.
 
-Data stand as JSON in scripts that no browser runs, with every character escaped that could end one. A policy in
+Data are embedded as JSON in scripts that no browser runs, with every character escaped that could end one. A policy in
 the head allows the scripts of this package by their hash, no other script, and no request to anywhere.
 """
 
 import base64
 import hashlib
 import json
-from html import escape
 from importlib.resources import files
-from string import Template
+from pathlib import Path
 from typing import Any
 
-from stages.page import tables
+from markupsafe import Markup
+
+from stages.page import environments, findings, reference_results, tables
 from stages.page.answers import browser
 from stages.page.comparison import Comparison
 from stages.page.figures import Figure
 from stages.page.health import Check
-from stages.page.i18n import Sentence, both, dictionary, say
-from stages.page.inputs import DOCUMENTS, Run
-from stages.page.markup import Markup, element, join
+from stages.page.i18n import LANGUAGES, Sentence, dictionary, say
+from stages.page.inputs import Run
+from stages.page.probes import Probes
+from stages.page.templating import environment
 from stages.page.verdict import Answer
 
 SCRIPTS = ("look.js", "charts.js", "browser.js")
-SPOKEN = ("axis.", "browser.", "chart.", "model.", "page.", "pairs.")  # the words that the scripts need
-
-
-class Page(Template):
-    """`${name}` and `${page.key}`, a key of the dictionary, are filled in; a filling is not searched again."""
-
-    idpattern = r"[a-z][a-z0-9._-]*"
-
-
-def render(
-    run: Run,
-    comparison: Comparison,
-    answers: list[Answer],
-    checks: list[Check],
-    figures: dict[str, list[Figure]],
-    plotly: str,
-    language: str,
-) -> bytes:
-    """The whole page.
-
-    Args:
-        figures: by section: `results`, `losses`, `behaviour`, `diagnostics`, `reward_model`.
-        plotly: plotly's JavaScript.
-    """
-    script = "(() => {\n" + "\n".join(_asset(name) for name in SCRIPTS) + "})();\n"
-    page = Page(_asset("template.html")).substitute(
-        {key: both(key) for key in dictionary() if key.startswith("page.")},
-        language=language,
-        title=escape(say(Sentence("page.title"), language)),
-        policy=POLICY.format(scripts=f"{_hash(script)} {_hash(plotly)}"),
-        style=_asset("page.css"),
-        setup=both(_setup(run)),
-        count=str(len(run.samples)),
-        verdict=join(_answer(answer) for answer in answers),
-        scores=tables.scores(comparison),
-        differences=tables.differences(comparison),
-        health=tables.health(checks),
-        changed=tables.changed(run.params, run.defaults),
-        settings=_settings(run),
-        **{name: join(_figure(figure) for figure in group) for name, group in figures.items()},
-        words=_json({key: text for key, text in dictionary().items() if key.startswith(SPOKEN)}),
-        panels=_json(_panels(figures)),
-        samples=_json(browser(run)),
-        plotly=plotly,
-        script=script,
-    )
-    # Half of a surrogate pair, which JSON can hold and UTF-8 cannot, becomes a question mark.
-    return page.encode("utf-8", errors="replace")
-
-
+SPOKEN = (
+    "axis.",
+    "browser.",
+    "chart.",
+    "metric.",
+    "model.",
+    "pairs.",
+    "panel.",
+    "page.dark",
+    "page.light",
+    "page.language",
+    "page.sections",
+)  # what the scripts say
 POLICY = (
     "default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:; "
     "base-uri 'none'; form-action 'none'"
 )
 
 
-def _setup(run: Run) -> Sentence:
-    """What tells this run's page from another's at a glance."""
+def content(
+    run: Run, comparison: Comparison, answers: list[Answer], probes: Probes, checks: list[Check], title: str | None
+) -> dict[str, Any]:
+    """What page and summary tell in words and tables."""
     data = run.params["data"]
-    values = {"model": run.params["model"]["name"], "dialogues": data["dialogues"], "preferences": data["preferences"]}
-    return Sentence("run.setup", values | {"seed": str(run.params["seed"])})
+    setup = {"model": run.params["model"]["name"], "dialogues": data["dialogues"], "preferences": data["preferences"]}
+    published = "page.interval-published" if reference_results.comparable(run.documents["data"]) else "page.interval"
+    return {
+        "title": title or Sentence("page.title", {"data": Path(data["dialogues"]).name}),
+        "setup": Sentence("run.setup", setup | {"seed": str(run.params["seed"])}),
+        "count": len(run.samples),
+        "answers": answers,
+        "scores": tables.scores(run, comparison),
+        "intervals": Sentence(published, {"bigrams": str(comparison.distinct_size)}),
+        "differences": tables.differences(comparison),
+        "probes": {
+            "reward_model": findings.reward_model(probes, run.closing),
+            "ppo": findings.ppo(probes),
+            "rewards": tables.probes(probes, run.closing),
+            "phrases": tables.picked_up(probes),
+        },
+        "health": tables.health(checks),
+        "contamination": tables.contamination(run),
+        "mixed_environments": environments.warning(run.environments),
+        "settings": [tables.settings(document, f"run-{name}") for name, document in run.documents.items()]
+        + [tables.settings(run.environments, "run-environments"), tables.settings(run.params, "run-params")],
+    }
 
 
-def _answer(answer: Answer) -> Markup:
-    because = [element("li", both(sentence)) for sentence in answer.because]
-    return element(
-        "article",
-        element("h3", both(f"verdict.{answer.name}")),
-        element("p", both(answer.short), class_="short"),
-        element("ul", *because),
-        class_=f"answer {answer.tone}",
-    )
+def render(told: dict[str, Any], run: Run, figures: dict[str, list[Figure]], plotly: str, language: str) -> bytes:
+    """The whole page.
 
-
-LAYOUT = {1: "one", 2: "pair"}
-
-
-def _figure(figure: Figure) -> Markup:
-    panels = []
-    for number, panel in enumerate(figure.panels):
-        name = f"{figure.name}-{number}"
-        alt = element("p", both(panel.alt), id=f"alt-{name}", class_="unseen")
-        plot = element("div", class_="plot", role="img", aria_labelledby=f"alt-{name}", data_panel=name)
-        title = element("h4", both(panel.title)) if panel.title else None
-        panels.append(element("div", title, alt, plot, class_="panel"))
-    heading = element("h3", both(f"figure.{figure.name}"), id=f"heading-{figure.name}")
-    return element(
-        "figure",
-        heading,
-        element("figcaption", both(f"figure.{figure.name}.caption")),
-        element("div", *panels, class_=f"panels {LAYOUT.get(len(panels), 'many')}"),
-        element("p", both(figure.published), class_="published") if figure.published else None,
-        element("details", element("summary", both("page.numbers")), class_="numbers", data_figure=figure.name),
-        id=f"figure-{figure.name}",
-        class_="wide" if figure.wide else None,
-        aria_labelledby=f"heading-{figure.name}",
-    )
+    Args:
+        told: what `content` gave.
+        figures: by section: `results`, `losses`, `behaviour`, `diagnostics`, `reward_model`.
+        plotly: plotly's JavaScript.
+    """
+    script = "(() => {\n" + "\n".join(_asset(name) for name in SCRIPTS) + "})();\n"
+    title = {"page.title": {each: say(told["title"], each) for each in LANGUAGES}}
+    words = {key: texts for key, texts in dictionary().items() if key.startswith(SPOKEN)} | title
+    page = environment(None).get_template("page.html.jinja").render(
+        told,
+        language=language,
+        page_title=title["page.title"][language],
+        policy=POLICY.format(scripts=f"{_hash(script)} {_hash(plotly)}"),
+        style=_asset("page.css"),
+        figures=figures,
+        words=_json(words),
+        panels=_json(_panels(figures)),
+        samples=_json(browser(run)),
+        plotly=plotly,
+        script=script,
+    )  # fmt: skip
+    # Half of a surrogate pair, which JSON can hold and UTF-8 cannot, becomes a question mark.
+    return page.encode("utf-8", errors="replace")
 
 
 def _panels(figures: dict[str, list[Figure]]) -> dict[str, Any]:
@@ -139,24 +118,11 @@ def _panels(figures: dict[str, list[Figure]]) -> dict[str, Any]:
     return {"columns": [json.loads(column) for column in columns], "panels": found}
 
 
-def _settings(run: Run) -> Markup:
-    documents = {name: run.documents[name] for name in DOCUMENTS} | {"params": run.params}
-    return join(
-        element(
-            "details",
-            element("summary", both(f"run.{name}")),
-            tables.settings(f"run.{name}", document),
-            open="" if name == "lineage" else None,
-        )
-        for name, document in documents.items()
-    )
-
-
-def _json(value: Any) -> str:
+def _json(value: Any) -> Markup:
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
+    return Markup(text)
 
 
 def _hash(script: str) -> str:

@@ -11,16 +11,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from stages.metrics.definitions import BASELINE, MODELS
 from stages.page import reference_results
-from stages.page.comparison import Comparison
+from stages.page.comparison import COMPARED, Comparison
 from stages.page.formats import fixed, percent, span
 from stages.page.i18n import Sentence
-from stages.page.inputs import MODELS, Columns, Run
+from stages.page.inputs import Columns, Run, known
 from stages.page.reward_model import RewardModel, correlation
 from stages.page.smoothing import ends, smooth
 
 POINTS = 450  # a line or a cloud keeps at most this many: the page stays small however long the run
-LENGTH_BARS, MARGIN_BARS = 60, 20
+LENGTH_BARS, MARGIN_BARS, TREND = 60, 20, 8
 
 Trace = dict[str, Any]
 
@@ -46,7 +47,7 @@ class Figure(NamedTuple):
 
 
 def results(run: Run, comparison: Comparison) -> list[Figure]:
-    return [_rouge(comparison), _length(run, comparison), _lengths(run)]
+    return [_rouge(run, comparison), _length(run, comparison), _lengths(run)]
 
 
 def losses(run: Run, smoothing: bool) -> list[Figure]:
@@ -57,11 +58,12 @@ def losses(run: Run, smoothing: bool) -> list[Figure]:
     ppo = {"start": fixed(start, 2), "end": fixed(end, 2), "steps": str(reference_results.PPO_STEPS)}
     loss = _over(run.curves["ppo"], "loss", "axis.loss", "ppo", smoothing)
     reward = _over(run.curves["ppo"], "score", "axis.reward", "ppo", smoothing)
+    comparable = _comparable(run)
     return [
-        Figure("sft-loss", [_loss(run, "sft", smoothing)], Sentence("published.sft", sft)),
-        Figure("rm-loss", [_loss(run, "rm", smoothing)], Sentence("published.rm", rm)),
+        Figure("sft-loss", [_loss(run, "sft", smoothing)], Sentence("published.sft", sft) if comparable else None),
+        Figure("rm-loss", [_loss(run, "rm", smoothing)], Sentence("published.rm", rm) if comparable else None),
         Figure("ppo-loss", [loss]),
-        Figure("ppo-reward", [reward], Sentence("published.ppo", ppo)),
+        Figure("ppo-reward", [reward], Sentence("published.ppo", ppo) if comparable else None),
     ]
 
 
@@ -112,13 +114,18 @@ def reward_model(run: Run, found: RewardModel, smoothing: bool) -> list[Figure]:
 SHARE = {"percent": True}
 
 
-def _rouge(comparison: Comparison) -> Figure:
+def _comparable(run: Run) -> bool:
+    return reference_results.comparable(run.documents["data"])
+
+
+def _rouge(run: Run, comparison: Comparison) -> Figure:
     metrics = {"rouge-1": "ROUGE-1", "rouge-2": "ROUGE-2", "rouge-l": "ROUGE-L"}
     traces = []
-    for model in MODELS:
+    for model in COMPARED:
         values = [comparison.values[model][metric] for metric in metrics]
-        traces.append(_bar(model, f"model.{model}", list(metrics.values()), values, group=model))
-    for model in ("base", "sft"):
+        color = "muted" if model == BASELINE else model
+        traces.append(_bar(color, f"model.{model}", list(metrics.values()), values, group=model))
+    for model in ("base", "sft") if _comparable(run) else ():
         numbers = [reference_results.METRICS[model][metric] for metric in metrics]
         # one entry in the legend stands for both
         hidden = model == "sft"
@@ -137,8 +144,9 @@ def _length(run: Run, comparison: Comparison) -> Figure:
         for model in models
     ]
     doctor = sum(len(sample.label) for sample in run.samples) / len(run.samples)
-    numbers = [reference_results.METRICS[model]["response_length"] for model in models]
-    traces.append(_trace("published", "ink", "chart.published", names, numbers))
+    if _comparable(run):
+        numbers = [reference_results.METRICS[model]["response_length"] for model in models]
+        traces.append(_trace("published", "ink", "chart.published", names, numbers))
     traces.append(_trace("guide", "doctor", "chart.doctor", names, [doctor, doctor]))
     alt = {model: fixed(comparison.values[model]["response_length"].value, 1) for model in models}
     alt["change"] = fixed(comparison.differences["sft", "ppo"]["response_length"].value, 1, sign=True)
@@ -150,7 +158,7 @@ NAMES = {"names": True}  # the categories of the x axis are dictionary keys
 
 
 def _lengths(run: Run) -> Figure:
-    lengths = {model: run.scores[model]["response_length"] for model in MODELS}
+    lengths = {model: known(run.scores[model]["response_length"]) for model in MODELS}
     lengths["doctor"] = [float(len(sample.label)) for sample in run.samples]
     # The longest hundredth shares the last bar: one endless answer must not squeeze the rest into a corner.
     top = float(np.quantile(np.concatenate(list(lengths.values())), 0.99))
@@ -204,7 +212,7 @@ def _line(style: str, color: str, label: str, curve: Columns, name: str, smoothi
 
 def _reward_kl(ppo: Columns) -> Figure:
     points = _trace("path", "ppo", "chart.update", ppo["kl"], ppo["score"], steps=_thin(ppo["step"]))
-    trend = _trace("trail", "ink", "chart.trend", smooth(ppo["kl"]), smooth(ppo["score"]))
+    trend = _trace("trail", "ink", "chart.trend", _blocks(ppo["kl"]), _blocks(ppo["score"]))
     score, kl = ends(ppo["score"]), ends(ppo["kl"])
     alt = Sentence("alt.empty")
     if score and kl:
@@ -213,11 +221,20 @@ def _reward_kl(ppo: Columns) -> Figure:
     return Figure("reward-kl", [Panel("axis.kl", "axis.reward", [points, trend], alt)])
 
 
+def _blocks(values: Sequence[float | None]) -> list[float | None]:
+    """The means of up to `TREND` equally long stretches of the run, in order: a path without the updates' noise."""
+    found = []
+    for part in np.array_split(np.array(values, dtype=np.float64), min(TREND, len(values))):
+        finite = part[np.isfinite(part)]
+        found.append(float(finite.mean()) if len(finite) else None)
+    return found
+
+
 def _reward_length(run: Run) -> Figure:
     samples = _thin(list(range(1, len(run.samples) + 1)))
     traces, found = [], {}
     for model in MODELS:
-        length, reward = run.scores[model]["response_length"], run.scores[model]["reward"]
+        length, reward = known(run.scores[model]["response_length"]), known(run.scores[model]["reward"])
         found[model] = fixed(correlation(length, reward), 2)
         traces.append(_trace("points", model, f"model.{model}", length, reward, samples=samples))
     cloud = Panel("axis.characters", "axis.reward", traces, Sentence("alt.reward-length", found))

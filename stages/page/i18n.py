@@ -1,4 +1,7 @@
-"""The dictionary: a key → its sentence in English and Chinese. Every word that a reader sees stands in words.json."""
+"""The dictionary: a key → its sentence in English and Chinese.
+
+Every text that a reader sees is in i18n.json, but for the metrics' names, which their declarations bring.
+"""
 
 import functools
 import json
@@ -7,9 +10,12 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import NamedTuple
 
-from stages.page.markup import Markup, element, join
+from markupsafe import Markup, escape
+
+from stages.metrics.definitions import METRICS
 
 LANGUAGES = ("en", "zh")
+LIST_SEPARATOR = {"en": ", ", "zh": "、"}
 
 
 class Sentence(NamedTuple):
@@ -21,8 +27,8 @@ class Sentence(NamedTuple):
 
 @functools.cache
 def dictionary() -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = json.loads(files(__package__).joinpath("words.json").read_text(encoding="utf-8"))
-    return found
+    found: dict[str, dict[str, str]] = json.loads(files(__package__).joinpath("i18n.json").read_text(encoding="utf-8"))
+    return found | {f"metric.{metric.name}": {"en": metric.en, "zh": metric.zh} for metric in METRICS}
 
 
 def say(sentence: "str | Sentence | list[Sentence]", language: str) -> str:
@@ -31,12 +37,27 @@ def say(sentence: "str | Sentence | list[Sentence]", language: str) -> str:
         values = {name: say(value, language) for name, value in sentence.values.items()}
         return dictionary()[sentence.key][language].format(**values)
     if isinstance(sentence, list):
-        return {"en": ", ", "zh": "、"}[language].join(say(part, language) for part in sentence)
+        return LIST_SEPARATOR[language].join(say(part, language) for part in sentence)
     return sentence
 
 
-def both(sentence: "str | Sentence") -> Markup:
-    """The sentence in both languages, one of which the page hides; a dictionary key may stand for its sentence."""
-    if isinstance(sentence, str):
-        sentence = Sentence(sentence)
-    return join(element("span", say(sentence, language), class_="say", lang=language) for language in LANGUAGES)
+def say_escaped(value: "str | Sentence", language: str) -> Markup:
+    """A sentence as HTML: the dictionary's text as it is, the texts that it mentions escaped."""
+    if isinstance(value, Sentence):
+        mentioned = {name: _say_mentioned(each, language) for name, each in value.values.items()}
+        return Markup(dictionary()[value.key][language]).format(**mentioned)
+    return escape(value)
+
+
+def both(value: "str | Sentence") -> Markup:
+    """A sentence as HTML in both languages, one of which the page hides; a plain text is the same in both."""
+    if isinstance(value, str):
+        return escape(value)
+    span = Markup('<span class="say" lang="{}">{}</span>')
+    return Markup("").join(span.format(language, say_escaped(value, language)) for language in LANGUAGES)
+
+
+def _say_mentioned(value: "str | Sentence | list[Sentence]", language: str) -> Markup:
+    if isinstance(value, list):
+        return Markup(LIST_SEPARATOR[language]).join(say_escaped(part, language) for part in value)
+    return say_escaped(value, language)

@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from stages.metrics.definitions import BASELINE, METRICS, MODELS
 from stages.runtime.errors import UserError
 from stages.runtime.params import read as read_yaml
 
-MODELS = ("base", "sft", "ppo")
-SCORES = ("rouge-1", "rouge-2", "rouge-l", "bleu-4", "response_length", "response_tokens", "eos")
-METRICS = (*SCORES[:6], "distinct-2", "eos_rate")
 PAIR = ("chosen", "rejected", "chosen_length", "rejected_length")
-DOCUMENTS = ("lineage", "data", "train_base", "train_sft", "train_rm", "train_ppo")
+PAIR_PROBES = ("question", *PAIR, "chosen_other_question", "rejected_other_question", "chosen_of_other")
+PROBES = ("doctor", "ppo_other_question", "sft_unrelated_appended", "ppo_cut", "kl")
+CLOSING = ("sft_closing_appended", "closing")
+"""Probes that need a usual closing sentence, which not all data have."""
+TRAINED = ("base", "sft", "rm", "ppo")
+"""The stages that leave a folder with their curves, metrics and environment."""
 
 TRAIN = ("step", "epoch", "loss", "grad_norm", "learning_rate")
 EVAL = ("step", "epoch", "eval_loss")
@@ -24,16 +27,17 @@ PPO = (
     "length_score_correlation", "explained_variance",
 )  # fmt: skip
 CURVES = {
-    "base": TRAIN,
-    "base_eval": EVAL,
-    "sft": TRAIN,
-    "sft_eval": EVAL,
-    "rm": (*TRAIN, "accuracy", "margin"),
-    "rm_eval": (*EVAL, "eval_accuracy", "eval_margin"),
-    "ppo": PPO,
+    "base": ("base/curve.csv", TRAIN),
+    "base_eval": ("base/eval_curve.csv", EVAL),
+    "sft": ("sft/curve.csv", TRAIN),
+    "sft_eval": ("sft/eval_curve.csv", EVAL),
+    "rm": ("rm/curve.csv", (*TRAIN, "accuracy", "margin")),
+    "rm_eval": ("rm/eval_curve.csv", (*EVAL, "eval_accuracy", "eval_margin")),
+    "ppo": ("ppo/curve.csv", PPO),
 }
 
-Columns = dict[str, list[float | None]]
+Column = list[float | None]
+Columns = dict[str, Column]
 
 
 class Sample(NamedTuple):
@@ -42,6 +46,7 @@ class Sample(NamedTuple):
     history: list[list[str]]
     instruction: str
     label: str
+    dialogue: int
     predicts: dict[str, str]
 
 
@@ -49,47 +54,67 @@ class Run(NamedTuple):
     """All that the report tells about."""
 
     samples: list[Sample]
-    scores: dict[str, dict[str, list[float]]]
-    """Model, score name → one number per sample; `reward` is the reward model's."""
+    scores: dict[str, Columns]
+    """Model or baseline → by a metric's key one number per sample, None where nothing is known of it."""
     pairs: dict[str, list[float]]
     """Held-out preference pairs: `PAIR` → one number per pair."""
-    metrics: dict[str, dict[str, Any]]
+    probes: dict[str, list[float]]
+    """`PROBES`, and `CLOSING` where there is one → one number per sample."""
+    pair_probes: dict[str, list[float]]
+    """`PAIR_PROBES` → one number per pair."""
+    closing: str
+    """The closing sentence that the probes appended; "" for none."""
     curves: dict[str, Columns]
     documents: dict[str, Any]
+    """`lineage`, `data` and `train_<stage>`: what the stages say about themselves."""
+    environments: dict[str, dict[str, Any]]
+    """Stage → what it ran on, where it recorded that."""
     params: dict[str, Any]
-    defaults: dict[str, Any] | None
+
+    @property
+    def dialogues(self) -> list[int]:
+        return [sample.dialogue for sample in self.samples]
 
 
-def read(
-    predictions: Path, scores: Path, metrics: Path, curves: Path, params: Path, defaults: Path | None = None
-) -> Run:
+def read(reports: Path, params: Path) -> Run:
     """Read every file that a whole run leaves.
 
     Raises:
-        UserError: a file breaks off, lacks a key, or does not stand for the same samples as its neighbour.
+        UserError: a file breaks off, lacks a key, or does not belong to the same samples as its neighbour.
         FileNotFoundError: a file is missing.
     """
-    samples = _samples(predictions)
-    rewards = _table(scores / "reward.jsonl", MODELS, len(samples))
-    mean_rewards = _object(metrics / "reward.json", (*MODELS, "ci95"))
-    measured = {model: _object(metrics / f"{model}.json", (*METRICS, "ci95")) for model in MODELS}
-    for model in MODELS:
-        measured[model]["reward"] = mean_rewards[model]
-        if model in mean_rewards["ci95"]:
-            measured[model]["ci95"]["reward"] = mean_rewards["ci95"][model]
+    evaluation = reports / "evaluation"
+    samples = _samples(reports / "answers")
+    scores = {model: _scores(evaluation / f"{model}.jsonl", len(samples)) for model in MODELS}
+    scores[BASELINE] = _scores(evaluation / f"{BASELINE}.jsonl", len(samples))
+    for sample, (_, row) in zip(samples, _lines(evaluation / f"{BASELINE}.jsonl", ("predict",)), strict=True):
+        sample.predicts[BASELINE] = row["predict"]
+    closing = str(_object(evaluation / "probes.json", ("closing",))["closing"])
     return Run(
         samples=samples,
-        scores={
-            model: _table(scores / f"{model}.jsonl", SCORES, len(samples)) | {"reward": rewards[model]}
-            for model in MODELS
+        scores=scores,
+        pairs=_table(reports / "rm/scores.jsonl", PAIR),
+        probes=_table(evaluation / "probes.jsonl", PROBES + (CLOSING if closing else ()), len(samples)),
+        pair_probes=_table(evaluation / "pairs.jsonl", PAIR_PROBES),
+        closing=closing,
+        curves={name: _curve(reports / path, columns) for name, (path, columns) in CURVES.items()},
+        documents={
+            "lineage": _object(evaluation / "lineage.json"),
+            "data": _object(reports / "data/metrics.json"),
+            **{f"train_{stage}": _object(reports / stage / "metrics.json") for stage in TRAINED},
         },
-        pairs=_table(scores / "rm.jsonl", PAIR),
-        metrics=measured,
-        curves={name: _curve(curves / f"{name}.csv", columns) for name, columns in CURVES.items()},
-        documents={name: _object(metrics / f"{name}.json") for name in DOCUMENTS},
+        environments={
+            stage: _object(path)
+            for stage in (*TRAINED, "evaluation")
+            if (path := reports / stage / "environment.json").is_file()
+        },
         params=read_yaml(params),
-        defaults=read_yaml(defaults) if defaults else None,
     )
+
+
+def known(column: Column) -> list[float]:
+    """A column in which no value is unknown, such as that of the rewards, for those who can't do without one."""
+    return [value for value in column if value is not None]
 
 
 AGAIN = "run `dvc repro` so that both come from one run"
@@ -101,10 +126,12 @@ def _samples(folder: Path) -> list[Sample]:
         path = folder / f"{model}.jsonl"
         count = 0
         for line, row in _lines(path, ("history", "instruction", "label", "predict")):
-            question = (row["history"], row["instruction"], row["label"])
+            dialogue = row.get("dialogue")
+            # not known of which: each sample then counts as a dialogue of its own
+            question = (row["history"], row["instruction"], row["label"], count if dialogue is None else dialogue)
             if model == MODELS[0]:
                 found.append(Sample(*question, {}))
-            elif count >= len(found) or found[count][:3] != question:
+            elif count >= len(found) or found[count][:4] != question:
                 raise UserError(f"{path}, line {line}: not the sample that {MODELS[0]}.jsonl has there; {AGAIN}")
             found[count].predicts[model] = row["predict"]
             count += 1
@@ -115,20 +142,44 @@ def _samples(folder: Path) -> list[Sample]:
     return found
 
 
+def _scores(path: Path, samples: int) -> Columns:
+    """One column per metric of single answers; an optional metric that is in no row has none."""
+    rows = list(_lines(path, ()))
+    _check_count(path, len(rows), samples)
+    columns: Columns = {}
+    for metric in METRICS:
+        if metric.whole_set or (metric.optional and not any(metric.key in row for _, row in rows)):
+            continue
+        columns[metric.key] = []
+        for line, row in rows:
+            if metric.key not in row and not metric.optional:
+                raise UserError(f"{path}, line {line}: key `{metric.key}` is missing; {AGAIN}")
+            known = metric.key in row
+            columns[metric.key].append(_number(path, line, metric.key, row[metric.key]) if known else None)
+    return columns
+
+
 def _table(path: Path, keys: tuple[str, ...], samples: int | None = None) -> dict[str, list[float]]:
     """One column per key, of finite numbers; as many as there are samples, where the lines stand for those."""
     columns: dict[str, list[float]] = {key: [] for key in keys}
     for line, row in _lines(path, keys):
         for key in keys:
-            if not isinstance(row[key], (int, float)) or not math.isfinite(row[key]):
-                raise UserError(f"{path}, line {line}: `{key}` must be a finite number, not {row[key]!r}")
-            columns[key].append(float(row[key]))
-    count = len(columns[keys[0]])
+            columns[key].append(_number(path, line, key, row[key]))
+    _check_count(path, len(columns[keys[0]]), samples)
+    return columns
+
+
+def _check_count(path: Path, count: int, samples: int | None) -> None:
     if samples is not None and count != samples:
         raise UserError(f"{path}: {count} lines for {samples} test samples; {AGAIN}")
     if not count:
         raise UserError(f"{path}: no lines; {AGAIN}")
-    return columns
+
+
+def _number(path: Path, line: int, key: str, value: Any) -> float:
+    if not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise UserError(f"{path}, line {line}: `{key}` must be a finite number, not {value!r}")
+    return float(value)
 
 
 def _lines(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -172,6 +223,6 @@ def _curve(path: Path, columns: tuple[str, ...]) -> Columns:
                 except ValueError:
                     raise UserError(f"{path}, line {reader.line_num}: `{name}` is no number: {row[name]!r}") from None
                 found[name].append(number if math.isfinite(number) else None)
-    if path.stem == "ppo" and not found["step"]:
+    if path.parent.name == "ppo" and not found["step"]:
         raise UserError(f"{path}: no rows, so PPO made no update; {AGAIN}")
     return found

@@ -67,11 +67,11 @@ def measure(pairs: dict[str, list[float]]) -> RewardModel:
 def wilson(right: float, count: int) -> Interval:
     """Share of right answers with Wilson's 95 % interval (1927), which keeps its width when all are right."""
     if not count:
-        return Interval(math.nan, math.nan, math.nan)
+        return Interval(math.nan, math.nan, math.nan, 0)
     z, share = 1.959964, right / count
     centre = (share + z * z / (2 * count)) / (1 + z * z / count)
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half), count)
 
 
 def correlation(a: Sequence[float] | NDArray[Any], b: Sequence[float] | NDArray[Any]) -> float | None:

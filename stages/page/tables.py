@@ -1,106 +1,111 @@
-"""Numbers and settings → HTML tables, readable without a script."""
+"""Numbers and settings → the rows of tables, which the templates write as HTML and as Markdown."""
 
 import json
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
+from stages.metrics.bootstrap import Interval
+from stages.metrics.definitions import CONTRASTS, Metric
 from stages.page import reference_results
-from stages.page.comparison import CONTRASTS, METRICS, Comparison, Metric
-from stages.page.formats import MISSING, fixed, span
+from stages.page.comparison import COMPARED, Comparison, Contrast
+from stages.page.formats import MISSING, fixed, percent, span
 from stages.page.health import Check
-from stages.page.i18n import Sentence, both
-from stages.page.inputs import MODELS
-from stages.page.markup import Markup, element, join
+from stages.page.i18n import Sentence
+from stages.page.inputs import Run
+from stages.page.probes import Probes
 
 
-def scores(comparison: Comparison) -> Markup:
-    """One row per metric: the three models with their intervals, and what the tutorial published."""
-    head = [both("table.metric"), *(both(f"model.{model}") for model in MODELS), both("table.published")]
+class Cell(NamedTuple):
+    """A text, with a note after it (its interval) and a mark (`mark.<name>` or `state.<name>` of the dictionary)."""
+
+    text: str | Sentence
+    note: str = ""
+    mark: str = ""
+    style: str = ""
+    """`strong`, `code`, or plain."""
+
+
+class Table(NamedTuple):
+    name: str
+    """`table.<name>` is its caption."""
+    head: list[Sentence]
+    rows: list[list[Cell]]
+
+
+def scores(run: Run, comparison: Comparison) -> Table:
+    """One row per metric: the models, the baseline and, on the same test data, what the tutorial published."""
+    published = reference_results.comparable(run.documents["data"])
     rows = []
-    for metric in METRICS:
-        cells = []
-        for model in MODELS:
-            interval = comparison.values[model][metric.name]
-            value = element("strong", fixed(interval.value, metric.digits))
-            cells.append(join([value, " ", element("small", span(interval, metric.digits))]))
-        rows.append([both(f"metric.{metric.name}"), *cells, both(shown) if (shown := known(metric)) else MISSING])
-    return table("table.scores", head, rows)
+    for metric in comparison.metrics:
+        cells = [_value(comparison.values[model][metric.name], metric) for model in COMPARED]
+        if published:
+            cells.append(Cell(_published(metric) or MISSING))
+        rows.append([Cell(Sentence(f"metric.{metric.name}")), *cells])
+    head = _head("metric") + [Sentence(f"model.{model}") for model in COMPARED]
+    return Table("scores", head + (_head("published") if published else []), rows)
 
 
-def known(metric: Metric) -> Sentence | None:
-    """The tutorial's two numbers of a metric; it published some from base to SFT, others from SFT to PPO."""
-    for before, after in CONTRASTS:
-        ours, theirs = (
-            reference_results.METRICS[before].get(metric.name),
-            reference_results.METRICS[after].get(metric.name),
-        )
-        if ours is not None and theirs is not None:
-            shown = ".2f" if metric.digits == 2 else "g"
-            return Sentence(f"table.{before}-{after}", {"before": f"{ours:{shown}}", "after": f"{theirs:{shown}}"})
-    return None
-
-
-def differences(comparison: Comparison) -> Markup:
+def differences(comparison: Comparison) -> Table:
     """One row per metric, one column per pair of models; a difference larger than chance is marked in words too."""
-    head = [both("table.metric")]
-    head += [join([both(f"model.{before}"), " → ", both(f"model.{after}")]) for before, after in CONTRASTS]
+    head = _head("metric")
+    for before, after in CONTRASTS:
+        pair = {"before": Sentence(f"model.{before}"), "after": Sentence(f"model.{after}")}
+        head.append(Sentence("table.contrast", pair))
+    rows = [
+        [Cell(Sentence(f"metric.{metric.name}")), *(_difference(comparison, pair, metric) for pair in CONTRASTS)]
+        for metric in comparison.metrics
+    ]
+    return Table("differences", head, rows)
+
+
+def probes(found: Probes, closing: str) -> Table:
+    """One row per probe of the reward model: the mean reward, and its change against the unchanged answers."""
     rows = []
-    for metric in METRICS:
-        if metric.score:
-            rows.append([both(f"metric.{metric.name}"), *(_difference(comparison, c, metric) for c in CONTRASTS)])
-    return table("table.differences", head, rows)
+    for name, reward in found.rewards.items():
+        gain = found.gains[name]
+        label = Sentence(f"probe.{name}", {"closing": closing})
+        change = Cell(fixed(gain.value, 2, sign=True), span(gain, 2, sign=True), style="strong")
+        rows.append([Cell(label), Cell(fixed(reward.value, 2), span(reward, 2), style="strong"), change])
+    return Table("probes", _head("probe", "reward", "reward-change"), rows)
 
 
-def _difference(comparison: Comparison, contrast: tuple[str, str], metric: Metric) -> Markup:
-    interval = comparison.differences[contrast][metric.name]
-    if interval.low == interval.high == 0:
-        mark = "none"
-    elif not interval.beyond_chance:
-        mark = "chance"
-    elif metric.better == 0:
-        mark = "more" if interval.value > 0 else "less"
-    else:
-        mark = "better" if interval.value * metric.better > 0 else "worse"
-    return join(
-        [
-            element("strong", fixed(interval.value, metric.digits, sign=True)),
-            " ",
-            element("small", span(interval, metric.digits, sign=True)),
-            " ",
-            element("span", both(f"mark.{mark}"), class_=f"mark {mark}"),
-        ]
-    )
+def picked_up(found: Probes) -> Table:
+    """One row per phrase: the answers of each writer that hold it."""
+    rows = [
+        [Cell(phrase.text), *(Cell(str(phrase.answers[writer])) for writer in ("ppo", "sft", "doctor"))]
+        for phrase in found.picked_up
+    ]
+    head = [*_head("phrase"), Sentence("model.ppo"), Sentence("model.sft"), Sentence("chart.doctor")]
+    return Table("phrases", head, rows)
 
 
-def health(checks: list[Check]) -> Markup:
-    head = [both(f"table.{name}") for name in ("check", "found", "expected", "state")]
+def contamination(run: Run) -> Table | None:
+    """How much of the test split occurs in training, where preprocess counted it."""
+    counted = run.documents["data"].get("contamination")
+    if not counted:
+        return None
+    rows = [
+        [Cell(Sentence(f"contamination.{kind}")), Cell(percent(counted[kind]))]
+        for kind in ("questions", "answers", "pairs")
+    ]
+    return Table("contamination", _head("part", "in-training"), rows)
+
+
+def health(checks: list[Check]) -> Table:
     rows = []
     for check in checks:
-        state = "good" if check.healthy else "mixed"
-        label = element("span", both(f"state.{'healthy' if check.healthy else 'look'}"), class_=f"mark {state}")
-        rows.append([both(f"health.{check.name}"), both(check.found), both(f"health.{check.name}.expected"), label])
-    return table("table.health", head, rows)
+        state = Cell("", mark="healthy" if check.healthy else "look")
+        rows.append(
+            [Cell(Sentence(f"health.{check.name}")), Cell(check.found), Cell(Sentence(f"health.{check.name}.expected")),
+             state]
+        )  # fmt: skip
+    return Table("health", _head("check", "found", "expected", "state"), rows)
 
 
-def changed(params: dict[str, Any], defaults: dict[str, Any] | None) -> Markup:
-    """The parameters that this run set to something else than the default."""
-    if defaults is None:
-        return element("p", both("run.no-defaults"))
-    ours, theirs = dict(flat(params)), dict(flat(defaults))
-    rows: list[list[str]] = []
-    for key in [*ours, *(key for key in theirs if key not in ours)]:
-        if ours.get(key) != theirs.get(key):
-            cells = [element("code", values[key]) if key in values else MISSING for values in (theirs, ours)]
-            rows.append([element("code", key), *cells])
-    if not rows:
-        return element("p", both("run.all-default"))
-    return table("run.changed", [both("table.parameter"), both("table.default"), both("table.here")], rows)
-
-
-def settings(label: str, document: dict[str, Any]) -> Markup:
+def settings(document: dict[str, Any], name: str) -> Table:
     """Any nested document as a table of dotted keys."""
-    rows: list[list[str]] = [[element("code", key), element("code", value)] for key, value in flat(document)]
-    return table(label, [both("table.key"), both("table.value")], rows)
+    rows = [[Cell(key, style="code"), Cell(value, style="code")] for key, value in flat(document)]
+    return Table(name, _head("key", "value"), rows)
 
 
 def flat(document: Any, key: str = "") -> Iterator[tuple[str, str]]:
@@ -112,25 +117,31 @@ def flat(document: Any, key: str = "") -> Iterator[tuple[str, str]]:
         yield key, document if isinstance(document, str) else json.dumps(document, ensure_ascii=False)
 
 
-def table(label: str, head: list[Markup], rows: Sequence[Sequence[str]]) -> Markup:
-    """A table; `label` names it aloud. On a narrow screen each row is a card, its cells with their column's title."""
-    titles = element("tr", *(element("th", title, scope="col") for title in head))
-    # Seen in cards only, and never spoken: who listens gets the heading itself. A key and its value need no title.
-    inside = [element("span", title, class_="column", aria_hidden="true") for title in head] if len(head) > 2 else []
-    body = []
-    for row in rows:
-        cells = [
-            element("td", inside[at] if inside else None, cell, class_="missing" if cell == MISSING else None)
-            for at, cell in enumerate(row)
-            if at
-        ]
-        body.append(element("tr", element("th", row[0], scope="row"), *cells))
-    name = f"name-{label.replace('.', '-')}"
-    return element(
-        "div",
-        element("table", element("caption", both(label), id=name), element("thead", titles), element("tbody", *body)),
-        class_=f"scroll {label.partition('.')[2]}",
-        role="region",
-        aria_labelledby=name,
-        tabindex="0",
+def _head(*names: str) -> list[Sentence]:
+    return [Sentence(f"table.{name}") for name in names]
+
+
+def _value(interval: Interval, metric: Metric) -> Cell:
+    return Cell(fixed(interval.value, metric.digits), span(interval, metric.digits), style="strong")
+
+
+def _difference(comparison: Comparison, contrast: Contrast, metric: Metric) -> Cell:
+    interval = comparison.differences[contrast][metric.name]
+    if (contrast, metric.name) in comparison.significant:
+        mark = ("more", "less") if metric.better == 0 else ("better", "worse")
+        name = mark[0 if interval.value * (metric.better or 1) > 0 else 1]
+    else:
+        name = "chance"
+    return Cell(
+        fixed(interval.value, metric.digits, sign=True), span(interval, metric.digits, sign=True), name, "strong"
     )
+
+
+def _published(metric: Metric) -> Sentence | None:
+    """The tutorial's two numbers of a metric; it published some from base to SFT, others from SFT to PPO."""
+    for before, after in CONTRASTS:
+        ours, theirs = (reference_results.METRICS[model].get(metric.name) for model in (before, after))
+        if ours is not None and theirs is not None:
+            shown = ".2f" if metric.digits == 2 else "g"
+            return Sentence(f"table.{before}-{after}", {"before": f"{ours:{shown}}", "after": f"{theirs:{shown}}"})
+    return None

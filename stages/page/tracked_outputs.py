@@ -7,24 +7,43 @@ so they stay short, and they work in a clone that has pulled nothing.
 from collections.abc import Iterator
 from typing import Any
 
-from stages.page.comparison import METRICS, Comparison
-from stages.page.inputs import MODELS, PPO, Run
+from stages.metrics.definitions import BASELINE
+from stages.page.comparison import COMPARED, Comparison
+from stages.page.inputs import PPO, Run
+from stages.page.probes import Probes
 
 TRAINED = ("base", "sft", "rm")
 """The stages with a loss on training and on held-out data."""
 
 
-def headline(run: Run, comparison: Comparison) -> dict[str, dict[str, float]]:
-    """What two runs are compared by, rounded to four decimals: a section per model, then how training ended.
+def headline(run: Run, comparison: Comparison, probes: Probes) -> dict[str, dict[str, float]]:
+    """What two runs are compared by, rounded to four decimals: a section per model, PPO's first, then what the probes
+    found and how training ended.
 
     A number that a run does not have (`eval_loss.base` of a base that was not trained here) is left out.
     """
     documents = run.documents
     accuracies = {key: documents["train_rm"].get(f"eval_{key}") for key in ("accuracy", "accuracy_chosen_not_longer")}
-    sections = {
-        **{model: {metric.name: comparison.values[model][metric.name].value for metric in METRICS} for model in MODELS},
+    equal = probes.gain_at_equal_length
+    sections: dict[str, dict[str, Any]] = {
+        **{
+            model: {metric.name: comparison.values[model][metric.name].value for metric in comparison.metrics}
+            for model in ("ppo", "sft", "base", BASELINE)
+        },
+        "reward_model": accuracies
+        | {
+            "accuracy_other_question": probes.other_question.value,
+            "accuracy_swapped_answer": probes.swapped.value,
+        },
+        "probes": {
+            "gain": probes.gain.value,
+            "gain_at_equal_length": equal.value if equal else None,
+            "gain_when_cut": probes.gain_when_cut.value,
+            "win_rate": probes.wins.plain.value,
+            "win_rate_length_controlled": probes.wins.length_controlled.value,
+            "kl": probes.kl.value,
+        },
         "eval_loss": {stage: documents[f"train_{stage}"].get("eval_loss") for stage in TRAINED},
-        "reward_model": accuracies,
         "rollouts": {
             key: documents["train_ppo"].get("last", {}).get(key) for key in ("score", "reward", "kl", "response_length")
         },
@@ -52,6 +71,7 @@ def updates(run: Run) -> Iterator[dict[str, Any]]:
 
 def models(comparison: Comparison) -> Iterator[dict[str, Any]]:
     """One row per model and metric, with its 95 % interval: `model,metric,value,low,high`."""
-    for metric in METRICS:
-        for model in MODELS:
-            yield {"model": model, "metric": metric.name} | comparison.values[model][metric.name]._asdict()
+    for metric in comparison.metrics:
+        for model in COMPARED:
+            found = comparison.values[model][metric.name]
+            yield {"model": model, "metric": metric.name, "value": found.value, "low": found.low, "high": found.high}

@@ -1,23 +1,25 @@
-"""Numbers → the four answers that a reader opens the page for: in plain words, and honest when a hope was not met."""
+"""Numbers → the four answers that a reader opens the page for, in plain words; "can't tell" is one of them.
 
-from typing import Literal, NamedTuple
+A claim needs an interval that excludes its opposite. That something does no harm is claimed only when the bad end of
+the interval is harmless: better than the metric's margin (non-inferiority).
+"""
+
+from typing import Any, Literal, NamedTuple
 
 from stages.metrics.bootstrap import Interval
+from stages.metrics.definitions import BASELINE, Metric
+from stages.page import reference_results
 from stages.page.comparison import Comparison
 from stages.page.formats import fixed, percent, span
 from stages.page.health import Check
 from stages.page.i18n import Sentence
 from stages.page.inputs import Run
-from stages.page.reference_results import METRICS
+from stages.page.probes import Probes
 from stages.page.reward_model import RewardModel
 from stages.page.smoothing import ends
 
 Tone = Literal["good", "mixed", "bad"]
-
-COST = 1.0
-"""Points of 100 by which a mean must get worse, beyond chance, to count as a cost of PPO's longer answers."""
-# What PPO may ruin: the metric, the sign of a change for the worse, and the sentence that says so (`cost.…`).
-WATCHED = (("rouge-1", -1, "rouge"), ("rouge-l", -1, "rouge"), ("repetition", 1, "repetition"), ("eos_rate", -1, "eos"))
+Harm = Literal["none", "shown", "possible"]
 
 
 class Answer(NamedTuple):
@@ -29,75 +31,117 @@ class Answer(NamedTuple):
     because: list[Sentence]
 
 
-def answers(run: Run, comparison: Comparison, reward_model: RewardModel, checks: list[Check]) -> list[Answer]:
+def answers(
+    run: Run, comparison: Comparison, reward_model: RewardModel, probes: Probes, checks: list[Check]
+) -> list[Answer]:
     """Did SFT help; did PPO lengthen without ruining; does the reward model read; is training healthy."""
-    return [_sft(comparison, len(run.samples)), _ppo(run, comparison), _reward_model(reward_model), _health(checks)]
+    return [_sft(run, comparison), _ppo(run, comparison), _reward_model(reward_model, probes), _health(checks)]
 
 
-def _sft(comparison: Comparison, count: int) -> Answer:
+def harm(change: Interval, metric: Metric) -> Harm:
+    """Whether a change is harmless (its bad end within the margin), shown to be for the worse, or neither is shown."""
+    margin = metric.margin or 0.0
+    # the change counted so that less is worse
+    bad_end, good_end = (change.low, change.high) if metric.better > 0 else (-change.high, -change.low)
+    if change.proves and bad_end > -margin:
+        return "none"
+    return "shown" if change.proves and good_end < 0 else "possible"
+
+
+def _sft(run: Run, comparison: Comparison) -> Answer:
     change = comparison.differences["base", "sft"]["rouge-l"]
-    tone: Tone = "mixed" if not change.beyond_chance else "good" if change.value > 0 else "bad"
-    values = _change(comparison, "base", "sft", "rouge-l", 2) | {"count": str(count)}
-    because = [Sentence(f"because.rouge.{_direction(change)}", {"model": "SFT"} | values)]
-    values = {"before": fixed(METRICS["base"]["rouge-l"], 2), "after": fixed(METRICS["sft"]["rouge-l"], 2)}
-    because.append(Sentence("because.published.sft", values))
+    direction = _direction(change)
+    tone: Tone = {"same": "mixed", "up": "good", "down": "bad"}[direction]  # type: ignore[assignment]
+    values = _change(comparison, "base", "sft", "rouge-l", 2)
+    values |= {"count": str(len(run.samples)), "dialogues": str(change.units)}
+    because = [Sentence(f"because.rouge.{direction}", {"model": "SFT"} | values)]
+    if reference_results.comparable(run.documents["data"]):
+        published = reference_results.METRICS
+        ends_of = {"before": published["base"]["rouge-l"], "after": published["sft"]["rouge-l"]}
+        because.append(Sentence("because.published.sft", {name: fixed(value, 2) for name, value in ends_of.items()}))
+    nearest = comparison.values[BASELINE]["rouge-l"]
+    because.append(Sentence("because.retrieval", {"value": fixed(nearest.value, 2), "span": span(nearest, 2)}))
     length = comparison.differences["base", "sft"]["response_length"]
     values = _change(comparison, "base", "sft", "response_length", 1)
     because.append(Sentence(f"because.length.{_direction(length)}", values))
     if comparison.differences["base", "sft"]["eos_rate"].beyond_chance:
         because.append(Sentence("because.eos", _change(comparison, "base", "sft", "eos_rate", 1)))
-    return Answer("sft", tone, Sentence(f"short.sft.{_direction(change)}"), because)
+    return Answer("sft", tone, Sentence(f"short.sft.{direction}"), because)
 
 
 def _ppo(run: Run, comparison: Comparison) -> Answer:
     changes = comparison.differences["sft", "ppo"]
-    longer = changes["response_length"].beyond_chance and changes["response_length"].value > 0
-    costs = [
-        Sentence(
-            f"cost.{sentence}", {"metric": Sentence(f"metric.{name}"), "value": fixed(abs(changes[name].value), 1)}
-        )
-        for name, worse, sentence in WATCHED
-        if changes[name].beyond_chance and changes[name].value * worse >= COST
-    ]
-    tone: Tone = "good" if longer and not costs else "mixed" if longer else "bad"
-    short = f"short.ppo.{'longer' if longer else 'not'}.{'cost' if costs else 'fine'}"
-    because = [
-        Sentence(
-            f"because.{what}.{_direction(changes[metric])}",
-            {"metric": Sentence(f"metric.{metric}"), **_change(comparison, "sft", "ppo", metric, digits)},
-        )
-        for what, metric, digits in (
-            ("length", "response_length", 1),
-            ("quality", "rouge-1", 2),
-            ("quality", "rouge-l", 2),
-            ("repetition", "repetition", 1),
-        )
-    ]
-    values = {model: f"{METRICS[model]['response_length']:g}" for model in ("sft", "ppo")}
-    because.insert(1, Sentence("because.published.ppo", values))
-    if changes["eos_rate"].beyond_chance:
-        because.append(Sentence("because.eos", _change(comparison, "sft", "ppo", "eos_rate", 1)))
-    because += [*training(run), Sentence("because.cost", {"points": fixed(COST, 0)})]
-    return Answer("ppo", tone, Sentence(short, {"costs": costs}), because)
+    watched = [metric for metric in comparison.metrics if metric.margin is not None]
+    harms = {metric.name: harm(changes[metric.name], metric) for metric in watched}
+    shown = [_cost("cost", changes[m.name], m) for m in watched if harms[m.name] == "shown"]
+    possible = [_cost("possible", changes[m.name], m) for m in watched if harms[m.name] == "possible"]
+    longer = {"up": "longer", "down": "shorter", "same": "unknown"}[_direction(changes["response_length"])]
+    cost = "cost" if shown else "unknown" if possible else "fine"
+    tone: Tone = "bad" if longer == "shorter" else "good" if (longer, cost) == ("longer", "fine") else "mixed"
+    short = Sentence(
+        "short.ppo",
+        {
+            "length": Sentence(f"short.ppo.length.{longer}"),
+            "cost": Sentence(f"short.ppo.cost.{cost}", {"costs": shown or possible}),
+        },
+    )
+    because = [_because_length(comparison)]
+    if reference_results.comparable(run.documents["data"]):
+        lengths = {model: f"{reference_results.METRICS[model]['response_length']:g}" for model in ("sft", "ppo")}
+        because.append(Sentence("because.published.ppo", lengths))
+    for metric in watched:
+        values: dict[str, Any] = {
+            "metric": Sentence(f"metric.{metric.name}"),
+            **_change(comparison, "sft", "ppo", metric.name, metric.digits),
+        }
+        because.append(Sentence(f"because.harm.{harms[metric.name]}", values))
+    margins = [Sentence("margin", {"metric": Sentence(f"metric.{m.name}"), "value": f"{m.margin:g}"}) for m in watched]
+    return Answer("ppo", tone, short, [*because, *training(run), Sentence("because.margins", {"margins": margins})])
+
+
+def _because_length(comparison: Comparison) -> Sentence:
+    direction = _direction(comparison.differences["sft", "ppo"]["response_length"])
+    return Sentence(f"because.length.{direction}", _change(comparison, "sft", "ppo", "response_length", 1))
+
+
+def _cost(key: str, change: Interval, metric: Metric) -> Sentence:
+    """By how much the metric got worse (`cost`), or by how much it may have (`possible`)."""
+    if not change.proves:
+        key = "too-little"
+    amount = abs(change.value) if key == "cost" else max(0.0, -change.low if metric.better > 0 else change.high)
+    values: dict[str, Any] = {"metric": Sentence(f"metric.{metric.name}"), "value": fixed(amount, 1)}
+    return Sentence(f"{key}.{'fell' if metric.better > 0 else 'rose'}", values)
 
 
 def training(run: Run) -> list[Sentence]:
-    """Where PPO's reward, KL and length started and ended; a measure without values is left out."""
+    """PPO's reward, KL and length at its first update and at its end; a measure without values is left out."""
     found = {name: ends(run.curves["ppo"][name]) for name in ("score", "kl", "response_length")}
     if any(value is None for value in found.values()):
         return []
     values: dict[str, str] = {"updates": str(len(run.curves["ppo"]["step"]))}
     for name, digits in (("score", 3), ("kl", 3), ("response_length", 1)):
-        start, end = found[name] or (0.0, 0.0)
-        values |= {f"{name}_start": fixed(start, digits), f"{name}_end": fixed(end, digits)}
+        first = next(value for value in run.curves["ppo"][name] if value is not None)
+        end = (found[name] or (0.0, 0.0))[1]
+        values |= {f"{name}_start": fixed(first, digits), f"{name}_end": fixed(end, digits)}
     return [Sentence("because.training", values)]
 
 
-def _reward_model(found: RewardModel) -> Answer:
-    chance = found.groups["all"].accuracy.low <= 0.5
-    reads = found.reads.low > 0.5  # of no pairs it is NaN: never greater
-    name = "chance" if chance else "reads" if reads else "counts"
-    tone: Tone = "bad" if chance else "good" if reads else "mixed"
+def _reward_model(found: RewardModel, probes: Probes) -> Answer:
+    overall = found.groups["all"].accuracy
+    better_than_chance = overall.proves and overall.low > 0.5
+    more_than_length = found.reads.proves and found.reads.low > 0.5
+    only_length = found.reads.proves and found.reads.high < 0.5
+    reads_question = probes.question_gain.beyond_chance and probes.question_gain.value > 0
+    if not better_than_chance:
+        name, tone = "chance", "bad" if overall.proves else "mixed"
+    elif only_length:
+        name, tone = "counts", "bad"
+    elif more_than_length and reads_question:
+        name, tone = "reads", "good"
+    elif more_than_length:
+        name, tone = "no_question", "mixed"
+    else:
+        name, tone = "unknown", "mixed"
     because = [Sentence("because.accuracy", _accuracy(found, "all"))]
     because += [
         Sentence(f"because.{kind}", _accuracy(found, kind))
@@ -105,9 +149,21 @@ def _reward_model(found: RewardModel) -> Answer:
         if found.groups[kind].pairs
     ]
     because.append(Sentence("because.rule", {"value": percent(found.groups["rule"].accuracy.value)}))
+    because.append(question_sentence(probes))
     if found.length_correlation is not None:
         because.append(Sentence("because.correlation", {"value": fixed(found.length_correlation, 2)}))
-    return Answer("rm", tone, Sentence(f"short.rm.{name}"), because)
+    return Answer("rm", tone, Sentence(f"short.rm.{name}"), because)  # type: ignore[arg-type]
+
+
+def question_sentence(probes: Probes) -> Sentence:
+    gain = probes.question_gain
+    values = {
+        "own": percent(probes.own_question.value),
+        "other": percent(probes.other_question.value),
+        "change": fixed(100 * gain.value, 1, sign=True),
+        "span": span(gain.scaled(100), 1, sign=True),
+    }
+    return Sentence(f"because.question.{_direction(gain)}", values)
 
 
 def _health(checks: list[Check]) -> Answer:

@@ -6,7 +6,7 @@ from itertools import combinations
 from typing import Any
 
 from stages.runtime.errors import UserError
-from stages.text.records import Pair
+from stages.text.records import Pair, is_history
 
 
 def to_pairs(record: Any, where: str) -> tuple[list[Pair], Counter[str]]:
@@ -29,10 +29,7 @@ def to_pairs(record: Any, where: str) -> tuple[list[Pair], Counter[str]]:
     output, history = record.get("output"), record.get("history", [])
     if not isinstance(output, list) or len(output) < 2 or not all(isinstance(text, str) for text in output):
         raise UserError(f"{where}: `output` must be a list of at least two texts, best first")
-    if not isinstance(history, list) or not all(
-        isinstance(round_, list) and len(round_) == 2 and all(isinstance(text, str) for text in round_)
-        for round_ in history
-    ):
+    if not is_history(history):
         raise UserError(f"{where}: `history` must be a list of [question, answer]")
 
     pairs = [
@@ -47,7 +44,8 @@ def to_pairs(record: Any, where: str) -> tuple[list[Pair], Counter[str]]:
 def split(groups: list[list[Pair]], held_out: float, seed: int) -> tuple[list[Pair], list[Pair]]:
     """Split records (each a group of pairs) into training and held-out pairs, order kept.
 
-    All pairs of one question stay on one side: otherwise a held-out pair would share its answers with training.
+    All pairs of one question stay on one side: otherwise a held-out pair would share its answers with training. At
+    least one question is held out.
     """
     by_question: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
@@ -55,7 +53,7 @@ def split(groups: list[list[Pair]], held_out: float, seed: int) -> tuple[list[Pa
             by_question.setdefault(group[0].instruction, []).append(index)
     questions = list(by_question)
     random.Random(seed).shuffle(questions)
-    chosen_out = {i for q in questions[: round(held_out * len(questions))] for i in by_question[q]}
+    chosen_out = {i for q in questions[: max(1, round(held_out * len(questions)))] for i in by_question[q]}
     train = [pair for i, group in enumerate(groups) if i not in chosen_out for pair in group]
     validate = [pair for i, group in enumerate(groups) if i in chosen_out for pair in group]
     return train, validate

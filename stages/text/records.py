@@ -1,11 +1,11 @@
 """The records that the stages hand on as JSON lines."""
 
-import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from stages.runtime.errors import UserError
+from stages.text import json_files
 
 History = list[list[str]]
 """The earlier rounds of a dialogue, oldest first: `[[question, answer], …]`."""
@@ -17,6 +17,8 @@ class Sample(NamedTuple):
     history: History
     instruction: str
     output: str
+    dialogue: int | None = None
+    """Place of its dialogue in the source file; samples of one dialogue are not independent of each other."""
 
 
 class Pair(NamedTuple):
@@ -30,20 +32,32 @@ class Pair(NamedTuple):
 
 def read_samples(path: Path) -> list[Sample]:
     """Raises UserError naming file and line when a line is not a sample."""
-    return [Sample(**row) for row in _read(path, Sample._fields)]
+    return [Sample(**row) for row in _read(path, Sample._fields, Sample._field_defaults)]
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """Raises UserError naming file and line when a line is not a preference pair."""
-    return [Pair(**row) for row in _read(path, Pair._fields)]
+    """Raises UserError naming file and line when a line is not a preference pair, or the file when it has none."""
+    pairs = [Pair(**row) for row in _read(path, Pair._fields)]
+    if not pairs:
+        raise UserError(
+            f"{path}: no preferences, so there is nothing to train a reward model on; name a file of them in "
+            "data.preferences, or run what needs none: `make sft-only`"
+        )
+    return pairs
 
 
-def _read(path: Path, fields: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}, line {number}: not JSON: {error}") from None
-        if not isinstance(row, dict) or tuple(row) != fields:
+def _read(path: Path, fields: tuple[str, ...], optional: Collection[str] = ()) -> Iterator[dict[str, Any]]:
+    required = {name for name in fields if name not in optional}
+    for number, row in json_files.read_lines(path):
+        if not isinstance(row, dict) or not required <= row.keys() <= set(fields):
             raise UserError(f"{path}, line {number}: expected an object with the keys {', '.join(fields)}")
+        if not is_history(row["history"]) or not all(isinstance(row[key], str) for key in required - {"history"}):
+            raise UserError(f"{path}, line {number}: expected texts, and a list of [question, answer] as the history")
         yield row
+
+
+def is_history(value: Any) -> bool:
+    """Whether it is a `History`."""
+    return isinstance(value, list) and all(
+        isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn) for turn in value
+    )

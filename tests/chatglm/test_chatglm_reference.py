@@ -5,7 +5,8 @@ import torch
 from chatglm_cases import close, load, lora_model, mask_of
 
 from stages.models.chatglm import positions
-from stages.models.chatglm.modeling import positions_of, rotary_angles, rotary_frequencies
+from stages.models.chatglm.layers import rotary_angles, rotary_frequencies
+from stages.models.chatglm.modeling import positions_of
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ SIZES = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=SIZES.values(), ids=SIZES.keys())
+@pytest.fixture(params=list(SIZES.values()), ids=list(SIZES))
 def sized(request):
     """A random model, and rows of five lengths: [gMASK], [MASK] amid the context, both, a border at 1, a long one."""
     ids = {"bos_token_id": 94, "eos_token_id": 95, "gmask_token_id": 91, "mask_token_id": 90, "vocab_size": 96}

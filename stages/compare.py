@@ -1,0 +1,116 @@
+"""Two or more runs → what was changed, whether that made a difference beyond chance, and how the answers differ.
+
+    python -m stages.compare main ppo-kl-0.1
+    python -m stages.compare HEAD:sft HEAD:ppo --page compare.html
+    python -m stages.compare main exp-a exp-b exp-c --page compare.html
+
+A run is a commit, branch, tag or experiment, or `workspace`; `:sft` after it chooses a stack, `ppo` unless given. Files
+come from Git, DVC's cache or its remote, and nothing is checked out. What it prints is Markdown, for a pull request.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stages.runtime import atomic
+from stages.runtime.command import command
+from stages.runtime.errors import UserError
+
+if TYPE_CHECKING:
+    from stages.page.compare_inputs import Run
+    from stages.page.i18n import Sentence
+
+WORKSPACE = "workspace"
+
+
+@command
+def main(
+    revs: Annotated[list[str], typer.Argument(help="runs; a single one is compared with the workspace")],
+    page: Annotated[Path | None, typer.Option(help="also write this page (HTML)")] = None,
+    language: Annotated[str, typer.Option(help="en or zh, of the table and of the page when it opens")] = "en",
+    reports: Annotated[str, typer.Option(help="folder of the reports in every revision")] = "reports",
+) -> None:
+    """Compare runs with the first one."""
+    from stages.page import compare_markdown, compare_page, compare_settings
+    from stages.page.i18n import LANGUAGES, say
+
+    if language not in LANGUAGES:
+        raise UserError(f"--language must be one of {', '.join(LANGUAGES)}, not {language}")
+    found, left_out = read(revs if len(revs) > 1 else [*revs, WORKSPACE], reports)
+    compare_settings.same_questions(found)
+    runs, duplicates = compare_settings.without_duplicates(found)
+    if len(runs) < 2:
+        because = [say(note, language) for note in left_out + duplicates]
+        raise UserError(" ".join(["nothing is left to compare.", *because]))
+    compared = compare_settings.compare(compare_settings.group(runs))
+    notes = [*compare_settings.caveats(compared), *left_out, *duplicates]
+    print(compare_markdown.markdown(compared, notes, language), end="")
+    if page:
+        atomic.write_bytes(page, compare_page.render(compared, notes, language))
+        typer.echo(page.resolve().as_uri(), err=True)
+
+
+def read(names: Sequence[str], reports: str) -> "tuple[list[Run], list[Sentence]]":
+    """The runs that are there, and what to say of those that failed or did not end."""
+    from stages.page import compare_inputs
+    from stages.page.i18n import Sentence
+
+    revisions: dict[str, Revision] = {}
+    found, left_out = [], []
+    for name in names:
+        rev, _, model = name.partition(":")
+        try:
+            revision = revisions.setdefault(rev, Revision(rev))
+            found.append(compare_inputs.read(name, model or "ppo", revision.read_text, reports))
+        except compare_inputs.Unfinished as reason:
+            left_out.append(Sentence("compare.failed", {"name": name, "reason": str(reason)}))
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{name}: {error.filename} is in no cache and no remote; `dvc pull`, or run it again"
+            ) from None
+    if not found:
+        raise UserError(" ".join(["no run is left to compare.", *(str(note.values["reason"]) for note in left_out)]))
+    return found, left_out
+
+
+class Revision:
+    """The files of a commit, branch, tag or experiment, or of the workspace."""
+
+    def __init__(self, rev: str) -> None:
+        from dvc.api import DVCFileSystem
+        from dvc.exceptions import NotDvcRepoError
+        from dvc.scm import RevError, SCMError
+
+        from stages.page.compare_inputs import Unfinished
+
+        try:
+            self._files: DVCFileSystem = DVCFileSystem(".", rev=None if rev == WORKSPACE else rev)
+            _ = self._files.repo  # it is opened at its first use: here, where its errors are understood
+        except RevError:
+            state = queue().get(rev)
+            if state:
+                raise Unfinished(f"the experiment is {state.lower()}") from None
+            raise UserError(f"{rev}: no commit, branch, tag or experiment; see `make experiments`") from None
+        except (NotDvcRepoError, SCMError):
+            raise UserError(f"{Path.cwd()}: not a checkout of this project") from None
+
+    def read_text(self, path: str) -> str:
+        try:
+            return str(self._files.read_text(path, encoding="utf-8"))
+        except FileNotFoundError as error:
+            error.filename = path
+            raise
+
+
+def queue() -> dict[str, str]:
+    """Experiments of DVC's queue that left no commit: name → Failed, Queued or Running."""
+    from dvc.repo import Repo
+
+    with Repo() as repo:
+        return {task["name"]: task["status"] for task in repo.experiments.celery_queue.status() if task["name"]}
+
+
+if __name__ == "__main__":
+    typer.run(main)

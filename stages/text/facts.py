@@ -1,0 +1,44 @@
+"""`facts.json` beside the dialogues → what is known of each test sample, for data that come with such knowledge.
+
+The file holds `vocabulary`, lists of names by kind, and `test`, a list of entries:
+
+    key       of the history and the question, see `key`
+    must      what a right answer names: [kind, wording, …] each, any one of the wordings will do
+    may       names of the vocabulary that fit; any other name of it contradicts
+    must_not  further texts that contradict
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stages.runtime.errors import UserError
+from stages.text.records import History, Sample
+
+
+def of_samples(document: Any, samples: Sequence[Sample], where: str) -> list[dict[str, Any] | None]:
+    """For each sample `must` and, with the vocabulary's names, `must_not`; None where nothing is known.
+
+    Args:
+        document: the file's content.
+        where: how an error message names the file.
+    """
+    try:
+        vocabulary = [name for names in document["vocabulary"].values() for name in names]
+        known = {entry["key"]: _facts(entry, vocabulary) for entry in document["test"]}
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{where}: not the facts of test questions ({error!r}); see stages/text/facts.py") from None
+    return [known.get(key(sample.history, sample.instruction)) for sample in samples]
+
+
+def key(history: History, question: str) -> str:
+    """A digest of the cleaned history and the question."""
+    text = json.dumps([[list(turns) for turns in history], question], ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _facts(entry: Mapping[str, Any], vocabulary: Sequence[str]) -> dict[str, Any]:
+    may = set(entry["may"])
+    others = [name for name in vocabulary if name not in may]
+    return {"must": list(entry["must"]), "must_not": [*others, *entry["must_not"]]}
