@@ -77,7 +77,7 @@ def write_params(folder: Path, model: str, **more: object) -> Path:
         params[stage] |= SUPERVISED
         params[stage]["lora"]["r"] = 2
     params["sft"]["dev_ratio"] = 0.1
-    params["ppo"] |= {"total_episodes": 8, "batch_size": 4, "per_device_train_batch_size": 2, "learning_rate": 0.02,
+    params["ppo"] |= {"total_episodes": 8, "batch_size": 4, "tokens_per_batch": 300, "learning_rate": 0.02,
                       "min_response_length": 6, "max_response_length": 8}  # fmt: skip
     params["predict"] |= {"max_new_tokens": 8}
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
@@ -199,7 +199,7 @@ def test_the_score_in_ppo_is_the_reward_models(run):
     before = prompts(tokenizer)
     answers = [[5 + n] * (2 + n) + [tokenizer.eos_token_id] for n in range(4)]
     model, head = stack.load(run.base.causal_lm(), [run.folder / "rm"]), reward.load_head(run.folder / "rm", "cpu")
-    found = reward.score(model, head, before, answers, tokenizer.pad_token_id, batch_size=4)
+    found = reward.score(model, head, before, answers, tokenizer.pad_token_id, 300)
     classifier = run.base.reward_model()
     classifier.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     tiny_models.multiply_out(classifier, run.folder / "rm")

@@ -49,7 +49,7 @@ def write(top: Path, **model: object) -> None:
     params["ppo"] |= {
         "total_episodes": 24,
         "batch_size": 8,
-        "per_device_train_batch_size": 2,
+        "tokens_per_batch": 160,
         "save_steps": 2,
         "max_source_length": 96,
         "min_response_length": 6,

@@ -28,30 +28,44 @@ class Batch(NamedTuple):
 
 def to_batch(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad: int, device: Any) -> Batch:
     """Pad the rows to the longest of them."""
-    lengths = [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
-    longest = max(lengths)
+    counts = lengths(prompts, responses)
+    longest = max(counts)
     ids, mask = [], []
-    for prompt, response, length in zip(prompts, responses, lengths, strict=True):
+    for prompt, response, length in zip(prompts, responses, counts, strict=True):
         ids.append([*prompt, *response] + [pad] * (longest - length))
         mask.append([False] * len(prompt) + [True] * len(response) + [False] * (longest - length))
-    return Batch(*(torch.tensor(x, device=device) for x in (ids, mask, lengths)))
+    return Batch(*(torch.tensor(x, device=device) for x in (ids, mask, counts)))
 
 
-def plan(lengths: Sequence[int], tokens: int, rows: Iterable[int] | None = None) -> list[list[int]]:
+def plan(counts: Sequence[int], tokens: int, rows: Iterable[int] | None = None) -> list[list[int]]:
     """Rows of like length side by side, long ones first, at most `tokens` in a batch, its padding included.
 
     Args:
-        lengths: tokens of each row.
+        counts: tokens of each row.
         tokens: a row that has more is a batch of its own.
         rows: the indices to go through; all of them by default.
     """
-    ordered = sorted(range(len(lengths)) if rows is None else rows, key=lambda row: (-lengths[row], row))
+    ordered = sorted(range(len(counts)) if rows is None else rows, key=lambda row: (-counts[row], row))
     batches = []
     while ordered:
-        size = max(1, tokens // lengths[ordered[0]])
+        size = max(1, tokens // counts[ordered[0]])
         batches.append(ordered[:size])
         ordered = ordered[size:]
     return batches
+
+
+def batches(
+    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], plan: Iterable[list[int]], pad: int, device: Any
+) -> Iterator[tuple[list[int], Batch]]:
+    """The rows of each batch of the plan, and the batch; without any rows, one to keep step with other processes."""
+    for rows in plan:
+        chosen = rows or [0]
+        yield rows, to_batch([prompts[i] for i in chosen], [responses[i] for i in chosen], pad, device)
+
+
+def lengths(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[int]:
+    """Tokens of each prompt with its response."""
+    return [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
 
 
 def hidden_states(model: Any, batch: Batch) -> Tensor:

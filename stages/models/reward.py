@@ -68,14 +68,13 @@ def score(
 
     from stages.models import forward
 
-    plan = forward.plan([len(p) + len(r) for p, r in zip(prompts, responses, strict=True)], tokens_per_batch)
+    plan = forward.plan(forward.lengths(prompts, responses), tokens_per_batch)
+    plan += [[]] * (passes - len(plan))
     scores = [0.0] * len(prompts)
     with torch.no_grad():
-        for rows in plan + plan[:1] * (passes - len(plan)):
-            chosen = [prompts[i] for i in rows], [responses[i] for i in rows]
-            batch = forward.to_batch(*chosen, pad, head.weight.device)
+        for rows, batch in forward.batches(prompts, responses, plan, pad, head.weight.device):
             states = forward.hidden_states(model, batch)
-            at_end = states[torch.arange(len(rows), device=states.device), batch.lengths - 1]
-            for row, value in zip(rows, head(at_end.float()).squeeze(-1).tolist(), strict=True):
+            at_end = states[torch.arange(len(states), device=states.device), batch.lengths - 1]
+            for row, value in zip(rows, head(at_end.float()).squeeze(-1).tolist(), strict=False):
                 scores[row] = value
     return scores

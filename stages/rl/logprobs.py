@@ -38,8 +38,8 @@ def rollout_log_probs(
     """`response_log_probs` of all rollouts, batch by batch of the plan, without gradients."""
     found = TokenLogProbs(*(torch.zeros_like(rollouts.mask) for _ in TokenLogProbs._fields))
     with torch.no_grad():
-        for rows in plan:
-            outputs = response_log_probs(model, rollouts.batch(rows or [0], pad), temperature, chunk, value_head)
+        for rows, batch in forward.batches(rollouts.prompts, rollouts.responses, plan, pad, rollouts.ended.device):
+            outputs = response_log_probs(model, batch, temperature, chunk, value_head)
             for whole, part in zip(found, outputs, strict=True):
                 whole[rows, : part.shape[1]] = part[: len(rows)]
     return found

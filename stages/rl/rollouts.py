@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from stages.generation import decoding, generate
-from stages.models import forward, stack
+from stages.models import stack
 from stages.rl.config import PpoConfig
 
 
@@ -24,16 +24,6 @@ class Rollouts(NamedTuple):
     responses: list[list[int]]
     ended: Tensor
     """[b], 1 where the response closed with EOS."""
-
-    @property
-    def lengths(self) -> list[int]:
-        """Tokens of each prompt with its response."""
-        return [len(p) + len(r) for p, r in zip(self.prompts, self.responses, strict=True)]
-
-    def batch(self, rows: Sequence[int], pad: int) -> forward.Batch:
-        """These rows as a batch."""
-        chosen = [self.prompts[i] for i in rows], [self.responses[i] for i in rows]
-        return forward.to_batch(*chosen, pad, self.ended.device)
 
     @property
     def mask(self) -> Tensor:

@@ -177,7 +177,7 @@ class Trainer:
 
     def _plan(self, rollouts: Rollouts, rows: Sequence[int] | None = None) -> list[list[int]]:
         """The rows of each forward pass; without any, a pass that a divided base needs on all processes."""
-        plan = forward.plan(rollouts.lengths, self.config.tokens_per_batch, rows)
+        plan = forward.plan(forward.lengths(rollouts.prompts, rollouts.responses), self.config.tokens_per_batch, rows)
         if self.sharded:
             plan += [[]] * (self.group.largest(len(plan)) - len(plan))
         return plan
@@ -255,9 +255,10 @@ class Trainer:
         tokens = float(self.group.sum(data.mask[local].sum()))
         sums = torch.zeros(5, device=self.device, dtype=torch.float64)
         self.optimizer.zero_grad(set_to_none=False)
-        for rows in self._plan(rollouts, local):
+        plan = self._plan(rollouts, local)
+        for rows, batch in forward.batches(rollouts.prompts, rollouts.responses, plan, self.pad, self.device):
             outputs = logprobs.response_log_probs(
-                self.model, rollouts.batch(rows or [0], self.pad), config.temperature, config.lm_head_chunk, self.value_head
+                self.model, batch, config.temperature, config.lm_head_chunk, self.value_head
             )
             if not rows:  # it only keeps step with the other processes
                 (outputs.log_probs.sum() * 0.0).backward()
