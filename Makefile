@@ -35,6 +35,10 @@ sft-only: check ## run what needs no preferences: preprocess, base, sft, and the
 	@python -m stages.recover
 	dvc repro predict@base predict@sft
 
+.PHONY: watch
+watch: setup ## follow the stages that train now: newest numbers, and when they will be done
+	@python -m stages.watch
+
 .PHONY: results
 results: setup ## print the scores and what each stage cost
 	@python -m stages.results
@@ -108,6 +112,13 @@ lock: ## write requirements.lock anew from the ranges in pyproject.toml
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --group dev --requirement pyproject.toml
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
+
+.PHONY: publish-store
+publish-store: setup ## put what this commit's run left into the folder TO=..., for any web host to serve
+	@test -n "$(TO)" || { echo "error: say where to: make publish-store TO=../store" >&2; exit 1; }
+	@dvc remote add --quiet --local --force publish "$(abspath $(TO))"
+	dvc push --remote publish
+	@dvc remote remove --quiet --local publish
 
 .PHONY: export
 export: setup ## merge the PPO stack into one folder, TO=...

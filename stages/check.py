@@ -45,7 +45,7 @@ def main(
     sections = {name: params.load(params_file, name, kind) for name, kind in SECTIONS.items()}
     steps = planned(sections, samples(params_file))
     print(f"parameters, data and model fit; {', '.join(f'{stage}: {count} steps' for stage, count in steps.items())}")
-    print(cost(sections["model"], steps, reports))
+    print(cost(steps, reports))
 
 
 def problems(params_file: Path) -> Iterator[str]:
@@ -104,7 +104,8 @@ def samples(params_file: Path) -> dict[str, Any]:
 def trained(sections: dict[str, Any], counts: dict[str, Any]) -> dict[str, int]:
     """How many samples sft and rm train on."""
     both = counts["train"]["samples"] + counts["validate"]["samples"]
-    return {"sft": both - max(1, round(both * sections["sft"].dev_ratio)), "rm": counts["preferences"]["train"]}
+    found = {"sft": both - max(1, round(both * sections["sft"].dev_ratio)), "rm": counts["preferences"]["train"]}
+    return {stage: count for stage, count in found.items() if count}  # without preferences there is no reward model
 
 
 def planned(sections: dict[str, Any], counts: dict[str, Any]) -> dict[str, int]:
@@ -183,11 +184,11 @@ def weights(model: Any) -> int:
     return sum(file.stat().st_size for file in Path(model.name).glob("*.safetensors"))
 
 
-def cost(model: Any, steps: dict[str, int], reports: Path) -> str:
+def cost(steps: dict[str, int], reports: Path) -> str:
     """A forecast from the last run's cost: each stage at its pace, with as many steps as it would now have."""
     spent = costs()
-    if not spent:
-        return "no forecast: no stage has run here yet"
+    if missing := [stage for stage in steps if stage not in spent]:
+        return f"no forecast of the time: {', '.join(missing)} did not run here yet"
     seconds = 0.0
     for stage, each in spent.items():
         path = reports / stage / "metrics.json"

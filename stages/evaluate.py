@@ -5,7 +5,6 @@
 It writes numbers per sample; means, intervals and differences are the report's.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +18,7 @@ from stages.models import base_model, reward, stack
 from stages.runtime import atomic, environment, params, processes
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
-from stages.text import encoding, records
+from stages.text import encoding, json_files, records
 
 UNLIMITED = 1 << 30
 
@@ -200,7 +199,7 @@ def rounded(numbers: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_answers(path: Path, count: int) -> list[dict[str, Any]]:
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [row for _, row in json_files.read_lines(path)]
     if len(rows) != count:
         raise UserError(f"{path}: {len(rows)} answers for {count} test samples; run `dvc repro` to predict again")
     return rows
@@ -210,7 +209,7 @@ def read_facts(path: Path, count: int) -> list[dict[str, Any] | None]:
     """What is known of each test question; nothing where the data bring no facts."""
     if not path.is_file():
         return [None] * count
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    rows = [row for _, row in json_files.read_lines(path)]
     if len(rows) != count:
         raise UserError(f"{path}: {len(rows)} rows for {count} test samples; run `dvc repro` to preprocess again")
     return rows

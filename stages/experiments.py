@@ -5,6 +5,7 @@ python -m stages.experiments
 
 import json
 import subprocess
+import sys
 import textwrap
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -34,7 +35,8 @@ WORKSPACE = "workspace"
 @command
 def main() -> None:
     """Print the experiments, beside the commit that they start from."""
-    done = subprocess.run(["dvc", "exp", "show", "--json"], capture_output=True, text=True, check=False)
+    line = [sys.executable, "-m", "dvc", "exp", "show", "--json"]
+    done = subprocess.run(line, capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(f"`dvc exp show` failed: {done.stderr.strip()[-300:]}")
     print("\n".join(table(json.loads(done.stdout))))

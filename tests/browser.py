@@ -55,8 +55,8 @@ class Browser:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self.rest:
-            ready, _, _ = select.select([self.back], [], [], 20)
-            assert ready, "Chromium did not answer within 20 seconds"
+            ready, _, _ = select.select([self.back], [], [], 60)
+            assert ready, "Chromium did not answer within a minute"
             self.rest += os.read(self.back, 1 << 16)
         line, self.rest = self.rest.split(b"\0", 1)
         return json.loads(line)

@@ -60,7 +60,7 @@ class Project:
             name: {"cmd": f"python -m {name}", "params": SECTIONS.get(name, ["seed", "predict"]), **parts}
             for name, parts in GRAPH.items()
         }
-        self.yaml("dvc.yaml", {"stages": stages})
+        self.yaml("dvc.yaml", {"stages": stages, "metrics": ["reports/metrics.json"]})
         outs = [out for parts in GRAPH.values() for out in parts["outs"]]
         self.text(".gitignore", "".join(f"/{out}\n" for out in outs))
         self.text("stages/code.py", "version = 1\n")
@@ -117,6 +117,8 @@ class Project:
             measured = [measure(Answer(row["predict"], row["label"], row["tokens"], True)) for row in rows]
             rewards = [{"reward": round(len(text) / 20, 4)} for text in answers]
             self.lines(f"reports/evaluation/{stack}.jsonl", [a | b for a, b in zip(measured, rewards, strict=True)])
+        lengths = {"rouge-l": 20.5, "reward": 0.1, "response_length": 30 * closing, "distinct-2": 40.0}
+        self.text("reports/metrics.json", json.dumps({"sft": lengths, "ppo": lengths}))
         lineage = {"base": {"identity": "tiny:1"}, "reward": {"sha256": reward_model}}
         self.text("reports/evaluation/lineage.json", json.dumps(lineage))
         for stage in ("base", "sft", "rm", "ppo"):

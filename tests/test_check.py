@@ -33,16 +33,16 @@ def test_the_committed_parameters_are_fine(capsys: pytest.CaptureFixture[str]) -
     check.main(Path("params.yaml"), Path("reports"))
     said = capsys.readouterr().out.splitlines()
     assert said[0].startswith("parameters, data and model fit; sft: ") and said[0].endswith("ppo: 40 steps")
-    assert said[1] == "no forecast: no stage has run here yet"
+    assert said[1] == "no forecast of the time: sft, rm, ppo did not run here yet"
 
 
 def test_the_forecast_is_the_last_runs_pace(capsys: pytest.CaptureFixture[str]) -> None:
     parameters.write(Path(), {"ppo": {"total_episodes": 12800}})
-    for stage, seconds in (("preprocess", 60.0), ("ppo", 120.0)):
+    for stage, seconds in (("preprocess", 60.0), ("sft", 30.0), ("rm", 30.0), ("ppo", 120.0)):
         atomic.write_json(resume.own_root() / "cost" / f"{stage}.json", {"seconds": seconds, "peak_mib": 1536})
     atomic.write_json(Path("reports/ppo/metrics.json"), {"updates": 40})
     check.main(Path("params.yaml"), Path("reports"))
-    assert "21 minutes for all stages, 1.5 GiB of memory" in capsys.readouterr().out
+    assert "22 minutes for all stages, 1.5 GiB of memory" in capsys.readouterr().out
 
 
 def test_every_problem_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,6 +98,13 @@ def test_data_that_can_not_be_read() -> None:
     Path("own/validate_data.json").write_text('[["病人：您好", "护士：您好"]]', encoding="utf-8")
     (line,) = found({"data": {"dialogues": "own"}})
     assert line.startswith("own/validate_data.json, dialogue 0, turn 1: expected a text that begins with `医生：`")
+
+
+def test_without_preferences_there_is_no_reward_model(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("none.json").write_text("[]", encoding="utf-8")
+    parameters.write(Path(), {"data": {"preferences": "none.json"}})
+    check.main(Path("params.yaml"), Path("reports"))
+    assert "rm:" not in capsys.readouterr().out
 
 
 def test_a_local_model(checkout: Path) -> None:

@@ -7,6 +7,7 @@ import pytest
 
 from stages.runtime.errors import UserError
 from stages.text.dialogues import MAX_TURNS, DialogueRules, to_samples
+from stages.text.records import Sample
 
 HAODF = DialogueRules()
 PUBLISHED = Path(__file__).parents[1] / "data" / "covid-dialogue"
@@ -32,7 +33,7 @@ def test_every_quirk():
         ["还要多久？", ""],
         ["谢谢", " 不客气！\n"],
     )
-    assert samples == [([first], *second), ([first, second, third], *fourth)]
+    assert samples == [Sample([first], *second), Sample([first, second, third], *fourth)]
     assert counts == {
         "dialogues": 1, "turns": 9, "pairs": 4, "samples": 2,
         "answers_with_boilerplate": 3, "dropped_trailing_turn": 1, "dropped_short_answer": 1,
@@ -42,14 +43,14 @@ def test_every_quirk():
 
 def test_five_characters_are_enough():
     samples, _ = to_samples(["病人：一", "医生：一二三四五", "病人：二", "医生：一二三四"], HAODF, "here")
-    assert samples == [([], "一", "一二三四五")]
+    assert samples == [Sample([], "一", "一二三四五")]
     assert to_samples([], HAODF, "here")[0] == []
 
 
 def test_what_is_special_to_a_source_is_a_parameter():
     rules = DialogueRules(patient_prefix="P: ", doctor_prefix="D: ", boilerplate=("Hello.",), min_answer_length=1)
     samples, counts = to_samples(["P: a", "D: Hello.b", "P: c", "D: Hello."], rules, "here")
-    assert samples == [([], "a", "b")] and counts["answers_with_boilerplate"] == 2
+    assert samples == [Sample([], "a", "b")] and counts["answers_with_boilerplate"] == 2
 
 
 def test_the_longest_dialogue_takes_no_time():

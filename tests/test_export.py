@@ -174,15 +174,15 @@ def test_the_card(files, tmp_path):
     assert card.data.license == "apache-2.0" and card.data.language == ["zh"]
     assert card.data.library_name == "transformers" and card.data.pipeline_tag == "text-generation"
     found = {result.metric_name: result.metric_value for result in card.data.eval_results}
-    assert found == {"rouge-1": 12.5, "bleu-4": 3.25, "reward": 0.5}
+    assert found == {"ROUGE-1": 12.5, "BLEU-4": 3.25, "Reward": 0.5}
     assert {result.metric_type for result in card.data.eval_results} == {"rouge", "bleu", "reward"}
     for part in (
         "It gives no medical advice",
         "## Intended use",
         "## Limits",
         "## Licence notes",
-        "| rouge-1 | 12.50 | 1.00 … 20.00 |",
-        "| bleu-4 | 3.25 | – |",
+        "| ROUGE-1 | 12.50 | 1.00 … 20.00 |",
+        "| BLEU-4 | 3.25 | – |",
         "vllm serve ./doctor",
         "transformers serve ./doctor",
         '{"model": "./doctor",',

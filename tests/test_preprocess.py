@@ -36,7 +36,7 @@ def run(tmp_path):
 
 def test_what_was_dropped_is_counted_on_the_console(run, capsys):
     out = run()
-    assert records.read_samples(out / "train.jsonl")[0] == ([], "发烧0天了", "多喝水\u2028。")
+    assert records.read_samples(out / "train.jsonl")[0] == records.Sample([], "发烧0天了", "多喝水\u2028。", dialogue=0)
     printed = capsys.readouterr().out
     assert (
         "train: 6 dialogues, 24 turns, 12 pairs, 6 answers with boilerplate, 6 dropped short answer, 6 samples"
@@ -52,7 +52,9 @@ def test_what_is_special_to_haodf_is_a_parameter(run):
     english = [["Patient: I have a fever", "Doctor: Drink plenty of water."]]
     changed = dict.fromkeys(("train_data", "validate_data", "test_data"), english)
     out = run(changed, patient_prefix="Patient: ", doctor_prefix="Doctor: ")
-    assert records.read_samples(out / "test.jsonl") == [([], "I have a fever", "Drink plenty of water.")]
+    assert records.read_samples(out / "test.jsonl") == [
+        records.Sample([], "I have a fever", "Drink plenty of water.", dialogue=0)
+    ]
 
 
 def test_an_empty_list_of_preferences_is_no_mistake(run):

@@ -219,7 +219,8 @@ function stop(links, chosen) {
 
 function answer(a, sample) {
   const shown = metrics.filter(([key]) => key !== "eos" && a[key] !== null);
-  const rows = shown.map(([key, name, digits, scale]) => [say(`metric.${name}`), plain(a[key] * scale, key === "reward" ? 3 : digits)]);
+  const value = (key, digits, scale) => (scale === 1 && digits === 1 ? String(a[key]) : plain(a[key] * scale, key === "reward" ? 3 : digits)); // a length is whole
+  const rows = shown.map(([key, name, digits, scale]) => [say(`metric.${name}`), value(key, digits, scale)]);
   const list = make("dl", {}, ...rows.flatMap(([name, value]) => [make("dt", {}, name), make("dd", {}, value)]));
   list.append(make("dt", { class: "ending" }, say(a.eos ? "browser.ended" : "browser.cut")));
   const before = a.model === "ppo" ? sample.answers[SFT].text : undefined;

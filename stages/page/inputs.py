@@ -100,7 +100,7 @@ def read(reports: Path, params: Path) -> Run:
         curves={name: _curve(reports / path, columns) for name, (path, columns) in CURVES.items()},
         documents={
             "lineage": _object(evaluation / "lineage.json"),
-            "data": _object(reports / "data/metrics.json"),
+            "data": _object(reports / "data" / "metrics.json"),
             **{f"train_{stage}": _object(reports / stage / "metrics.json") for stage in TRAINED},
         },
         environments={

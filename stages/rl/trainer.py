@@ -23,7 +23,7 @@ from stages.rl.config import PpoConfig
 from stages.rl.experience import Experience, estimate_advantages
 from stages.rl.rollouts import Rollouts, response_limit, sample_rollouts
 from stages.rl.stats import CURVE, log_stats
-from stages.runtime import atomic, checkpoints
+from stages.runtime import atomic, checkpoints, live
 from stages.runtime.errors import UserError
 
 
@@ -100,6 +100,7 @@ class Trainer:
             while self.state.update < self.config.updates and not self.state.stopped_early:
                 row = self.step()
                 bar.update()
+                live.note(row, self.state.update, self.config.updates)
                 bar.set_postfix({name: f"{row[name]:.3g}" for name in ("score", "kl", "response_length")})
                 last = self.state.update == self.config.updates or self.state.stopped_early
                 if last or self.state.update % self.config.save_steps == 0:

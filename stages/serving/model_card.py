@@ -72,6 +72,7 @@ class Score(NamedTuple):
     """One metric's mean over the test questions, with its 95 % interval if there is one."""
 
     metric: str
+    label: str
     value: float
     low: float | None
     high: float | None
@@ -99,11 +100,7 @@ def measured(table: Path, evaluation: Path, name: Name, base: Base, adapters: Se
         return None
     with table.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["model"] == name]
-    number = {cell: float(cell) for row in rows for cell in (row["value"], row["low"], row["high"]) if cell}
-    return Scores(
-        [Score(r["metric"], number[r["value"]], number.get(r["low"]), number.get(r["high"])) for r in rows],
-        numbers.read_text(encoding="utf-8").count("\n"),
-    )
+    return Scores([_score(row) for row in rows], numbers.read_text(encoding="utf-8").count("\n"))
 
 
 def text(
@@ -185,7 +182,7 @@ def _metadata(name: Name, base: Base, sources: Sequence[Source], dialogues: str,
                 dataset_name=f"{kind}, test split",
                 dataset_split="test",
                 metric_type=row.metric.split("-")[0] if row.metric.startswith(("rouge-", "bleu-")) else row.metric,
-                metric_name=row.metric,
+                metric_name=row.label,
                 metric_value=row.value,
             )
             for row in scores.rows
@@ -196,6 +193,14 @@ def _metadata(name: Name, base: Base, sources: Sequence[Source], dialogues: str,
         tags=["covid-doctor", "medical", "research", *(["rlhf", "ppo"] if name is Name.ppo else [])],
         **more,
     )
+
+
+def _score(row: Mapping[str, str]) -> Score:
+    from stages.metrics import definitions
+
+    metric = definitions.BY_NAME.get(row["metric"])
+    low, high = (float(row[key]) if row[key] else None for key in ("low", "high"))
+    return Score(row["metric"], metric.en if metric else row["metric"], float(row["value"]), low, high)
 
 
 def _source(path: str) -> Source:

@@ -12,7 +12,7 @@ from typing import Any
 
 from stages.models import sharding
 from stages.models.base_model import ModelConfig
-from stages.runtime import checkpoints, curves, environment, processes
+from stages.runtime import checkpoints, curves, environment, live, processes
 from stages.runtime.errors import UserError
 from stages.training.config import TrainingConfig
 
@@ -109,6 +109,7 @@ def show_progress(trainer: Any) -> None:
             pass
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+            live.note(logs or {}, state.global_step, state.max_steps)
             if self.training_bar is not None:
                 shown = {key: f"{logs[key]:.4g}" for key in ("loss", "eval_loss") if key in logs}
                 self.training_bar.set_postfix(shown, refresh=False)

@@ -97,17 +97,15 @@ def wound(value: Any, rng: random.Random) -> Any:
             copy[place] = wound(copy[place], rng)
         return copy
     if isinstance(value, dict) and value and rng.random() < 0.8:
-        key, copy = rng.choice(list(value)), dict(value)
+        key, changed = rng.choice(list(value)), dict(value)
         action = rng.random()
         if action < 0.15:
-            del copy[key]
+            del changed[key]
         elif action < 0.25:
-            copy[rng.choice(["chosen", "messages", "label", "images", "tools", "system", "prompt", "role"])] = (
-                rng.choice(JUNK)
-            )
+            changed[rng.choice(KEYS)] = rng.choice(JUNK)
         else:
-            copy[key] = wound(copy[key], rng)
-        return copy
+            changed[key] = wound(changed[key], rng)
+        return changed
     return rng.choice([*JUNK, *TEXTS])
 
 
