@@ -15,7 +15,7 @@ from stages.models import base_model, reward, stack
 from stages.models.lora import LoraConfig
 from stages.runtime import atomic, params, processes, resume
 from stages.runtime.command import command
-from stages.text import encoding, records
+from stages.text import encoding, held_out, records
 from stages.training import length_grouping, trainer, weighted
 from stages.training.config import TrainingConfig
 
@@ -47,7 +47,8 @@ def main(
     """Train the reward model on the preference pairs."""
     seed = params.load(params_file, "seed", int)
     config = params.load(params_file, "rm", RmConfig)
-    pairs, held_out = records.read_pairs(train), records.read_pairs(validate)
+    pairs = records.read_pairs(train)
+    choosing, reported = held_out.parts(records.read_pairs(validate))
     frozen_base = base_model.read(base)
     trainer.check_processes(config, frozen_base.model.dtype)
     first = processes.is_first()
@@ -59,7 +60,7 @@ def main(
         set_seed(seed)
         tokenizer = frozen_base.tokenizer()
         encoded = [encode(tokenizer, pair, config) for pair in pairs]
-        encoded_held_out = [encode(tokenizer, pair, config) for pair in held_out]
+        encoded_choosing = [encode(tokenizer, pair, config) for pair in choosing]
         lengths = [max(pair.lengths) for pair in encoded]
         order = length_grouping.length_grouped_order(lengths, config.batch_size, config.num_train_epochs, seed)
         in_order = [encoded[i] for i in order]
@@ -75,13 +76,14 @@ def main(
             model=model,
             args=trainer.arguments(config, frozen_base.model, seed, state),
             train_dataset=in_order,
-            eval_dataset=sorted(encoded_held_out, key=lambda pair: max(pair.lengths)),
+            eval_dataset=sorted(encoded_choosing, key=lambda pair: max(pair.lengths)),
             data_collator=partial(collate, pad=tokenizer.pad_token_id),
             callbacks=trainer.callbacks(state),
         )
         trainer.train(run, state)
         # on all processes: a base may be sharded
-        scores = score_pairs(run.model, encoded_held_out, held_out, tokenizer.pad_token_id)
+        encoded_reported = [encode(tokenizer, pair, config) for pair in reported]
+        scores = score_pairs(run.model, encoded_reported, reported, tokenizer.pad_token_id)
         if not first:
             return
 
@@ -92,7 +94,7 @@ def main(
         atomic.write_json(
             log / "metrics.json",
             {
-                "pairs": {"train": len(pairs), "validate": len(held_out)},
+                "pairs": {"train": len(pairs), "choosing": len(choosing), "reported": len(reported)},
                 "padding_share": padding_share(in_order, config.per_device_train_batch_size),
                 **outcome,
                 "eval_accuracy": round(sum(m > 0 for m in margins) / len(margins), 4),
@@ -176,7 +178,7 @@ def padding_share(pairs: Sequence[EncodedPair], batch_size: int) -> float:
 
 
 def score_pairs(model: Any, encoded: list[EncodedPair], pairs: list[records.Pair], pad: int) -> list[dict[str, Any]]:
-    """Scores and character lengths of both answers of each held-out pair."""
+    """Scores and character lengths of both answers of each pair."""
     model.eval()
     prompts = [pair.prompt for pair in encoded for _ in range(2)]
     answers = [answer for pair in encoded for answer in (pair.chosen, pair.rejected)]

@@ -28,7 +28,7 @@ class SftConfig(TrainingConfig):
     max_target_length: params.Tokens = 128
     """Tokens of the answer, its EOS included; a longer answer is cut at its end."""
     dev_ratio: params.Ratio = 0.05
-    """Share of train + validation that is held out for the eval loss."""
+    """Share of train + validation that is held out, whole dialogues: its loss chooses the checkpoint."""
     lora: LoraConfig = LoraConfig()
     """The adapter."""
 
@@ -45,7 +45,7 @@ def main(
     """Fine-tune the base on the doctors' answers."""
     seed = params.load(params_file, "seed", int)
     config = params.load(params_file, "sft", SftConfig)
-    samples = [*records.read_samples(train), *records.read_samples(validate)]
+    samples, dialogues = read(train, validate)
     frozen_base = base_model.read(base)
     trainer.check_processes(config, frozen_base.model.dtype)
     first = processes.is_first()
@@ -57,7 +57,7 @@ def main(
         set_seed(seed)
         tokenizer = frozen_base.tokenizer()
         encoded = [encode(tokenizer, sample, config) for sample in samples]
-        dev_rows, train_rows = split(len(encoded), config.dev_ratio, seed)
+        dev_rows, train_rows = split(dialogues, config.dev_ratio, seed)
         lengths = [len(encoded[i].ids) for i in train_rows]
         order = length_grouping.length_grouped_order(lengths, config.batch_size, config.num_train_epochs, seed)
         in_order = [encoded[train_rows[i]] for i in order]
@@ -155,12 +155,34 @@ def answer_loss(model: Any, batch: dict[str, Any]) -> Any:
     return torch.stack([answer.sum(1).to(sums.dtype), sums], dim=1)
 
 
-def split(count: int, dev_ratio: float, seed: int) -> tuple[list[int], list[int]]:
-    """Indices of the held-out dev samples and of the rest, each in order."""
-    shuffled = list(range(count))
+def read(*files: Path) -> tuple[list[records.Sample], list[tuple[int, int]]]:
+    """The samples of all files, and the dialogue of each, as the file's number and the dialogue's number in it."""
+    samples: list[records.Sample] = []
+    dialogues = []
+    for number, file in enumerate(files):
+        for place, sample in enumerate(records.read_samples(file)):
+            samples.append(sample)
+            dialogues.append((number, place if sample.dialogue is None else sample.dialogue))
+    return samples, dialogues
+
+
+def split(dialogues: Sequence[tuple[int, int]], dev_ratio: float, seed: int) -> tuple[list[int], list[int]]:
+    """Indices of the held-out dev samples and of the rest, each in order; no dialogue is in both.
+
+    A later sample of a dialogue has the earlier answers in its history: split by sample, most dev answers could be read
+    in a training sample.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, dialogue in enumerate(dialogues):
+        groups.setdefault(dialogue, []).append(index)
+    shuffled = list(groups.values())
     random.Random(seed).shuffle(shuffled)
-    border = max(1, round(count * dev_ratio))
-    return sorted(shuffled[:border]), sorted(shuffled[border:])
+    dev: list[int] = []
+    for group in shuffled[:-1]:  # one dialogue at least is for training
+        if len(dev) >= max(1, round(len(dialogues) * dev_ratio)):
+            break
+        dev += group
+    return sorted(dev), sorted(set(range(len(dialogues))) - set(dev))
 
 
 if __name__ == "__main__":

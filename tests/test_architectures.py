@@ -29,7 +29,7 @@ SAMPLES = [
     for n, text in enumerate(tiny_models.TEXTS * 2)
 ]  # fmt: skip
 PAIRS = [
-    {"history": [], "instruction": families.NOW, "chosen": text, "rejected": text[: 3 + n]}
+    {"history": [], "instruction": f"{n}岁，{families.NOW}", "chosen": text, "rejected": text[: 3 + n]}
     for n, text in enumerate(tiny_models.TEXTS)
 ]
 SUPERVISED = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "learning_rate": 0.02, "warmup_ratio": 0.0,
@@ -78,7 +78,7 @@ def write_params(folder: Path, model: str, **more: object) -> Path:
         params[stage]["lora"]["r"] = 2
     params["sft"]["dev_ratio"] = 0.1
     params["ppo"] |= {"total_episodes": 8, "batch_size": 4, "tokens_per_batch": 300, "learning_rate": 0.02,
-                      "min_response_length": 6, "max_response_length": 8}  # fmt: skip
+                      "normalization_samples": 4, "min_response_length": 6, "max_response_length": 8}  # fmt: skip
     params["predict"] |= {"max_new_tokens": 8}
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     return folder / "params.yaml"
@@ -97,7 +97,7 @@ def run_stages(to: Path, config: Path) -> None:
     base_stage.main(samples, samples, to / "base", log / "base", config)
     sft.main(samples, test, to / "base", to / "sft", log / "sft", config)
     rm.main(pairs, pairs, to / "base", to / "rm", log / "rm", config)
-    ppo.main(samples, to / "base", to / "sft", to / "rm", to / "ppo", log / "ppo", config)
+    ppo.main(samples, test, to / "base", to / "sft", to / "rm", to / "ppo", log / "ppo", config)
     stacks = {"base": [], "sft": [to / "sft"], "ppo": [to / "sft", to / "ppo"]}
     for name, adapters in stacks.items():
         predict.main(name, test, to / "base", to / "answers" / f"{name}.jsonl", config, adapters)

@@ -34,7 +34,7 @@ EOS = [3, *range(40, 70)]
 """So many that a third of the random model's responses end by themselves."""
 CONFIG = PpoConfig(
     resume_lora_training=False, total_episodes=24, batch_size=8, num_ppo_epochs=2, num_mini_batches=2,
-    tokens_per_batch=40, learning_rate=2e-3, lr_scheduler_type="cosine", warmup_ratio=0.34,
+    tokens_per_batch=40, normalization_samples=6, learning_rate=2e-3, lr_scheduler_type="cosine", warmup_ratio=0.34,
     max_grad_norm=0.5, max_source_length=64, min_response_length=5, max_response_length=9, temperature=0.8,
     local_rollout_forward_batch_size=3, merge_adapters_for_rollouts=True, lm_head_chunk=5,
     normalize_reward="standardize", reward_clip=1.5, missing_eos_penalty=0.7, whiten_rewards=True, kl_coef=0.1,
@@ -128,20 +128,14 @@ class Naive:
         rows = []
         with torch.no_grad():
             weights, value_weights = self.weights(self.policy), self.weights(self.value)
+            if number == 0:
+                self.normalize(weights)
             for episode in range(number * k.batch_size, (number + 1) * k.batch_size):
                 epoch, position = divmod(episode, len(self.prompts))
                 order = list(range(len(self.prompts)))
                 random.Random(f"{SEED}/prompts/{epoch}").shuffle(order)
-                rows.append(self.rollout(self.prompts[order[position]], limit, episode, weights))
-            scores = [float(self.run(self.reward, r["prompt"] + r["response"])[1][-1] @ self.reward_head) for r in rows]
-            if number == 0:
-                if k.normalize_reward != "none":
-                    self.mean = sum(scores) / len(scores)
-                if k.normalize_reward == "standardize":
-                    self.std = math.sqrt(sum((s - self.mean) ** 2 for s in scores) / len(scores))
-                if k.value_head_init == "reward":
-                    self.value_weight.copy_(self.reward_head / self.std)
-                    self.value_bias.fill_(-self.mean / self.std)
+                rows.append(self.rollout(self.prompts[order[position]], limit, f"episode/{episode}", weights))
+            scores = [self.score(row) for row in rows]
             for row, score in zip(rows, scores, strict=True):
                 self.judge(row, score, weights, value_weights)
         if k.whiten_rewards:
@@ -180,8 +174,29 @@ class Naive:
             self.kl_coef *= 1 + error * k.batch_size / k.kl_horizon
         return rows, log
 
-    def rollout(self, prompt, limit, episode, weights):
-        uniform, response = random.Random(f"{SEED}/episode/{episode}"), []
+    def normalize(self, weights):
+        """The reward's zero and scale, from answers that are sampled for that alone."""
+        k, order = self.config, list(range(len(self.prompts)))
+        if k.normalize_reward != "none":
+            scores = []
+            for i in range(k.normalization_samples):
+                if i % len(order) == 0:
+                    order = list(range(len(self.prompts)))
+                    random.Random(f"{SEED}/normalization/prompts/{i // len(order)}").shuffle(order)
+                prompt = self.prompts[order[i % len(order)]]
+                scores.append(self.score(self.rollout(prompt, k.max_response_length, f"normalization/{i}", weights)))
+            self.mean = sum(scores) / len(scores)
+            if k.normalize_reward == "standardize":
+                self.std = math.sqrt(sum((s - self.mean) ** 2 for s in scores) / len(scores))
+        if k.value_head_init == "reward":
+            self.value_weight.copy_(self.reward_head / self.std)
+            self.value_bias.fill_(-self.mean / self.std)
+
+    def score(self, row):
+        return float(self.run(self.reward, row["prompt"] + row["response"])[1][-1] @ self.reward_head)
+
+    def rollout(self, prompt, limit, key, weights):
+        uniform, response = random.Random(f"{SEED}/{key}"), []
         while len(response) < limit and not (response and response[-1] in EOS):
             logits, _ = self.run(self.policy, prompt + response, weights)
             probabilities = torch.softmax(logits[-1] / self.config.temperature, -1).tolist()

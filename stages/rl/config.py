@@ -65,8 +65,10 @@ class PpoConfig(Section):
 
     # reward
     normalize_reward: Literal["none", "center", "standardize"] = "standardize"
-    """Subtract the reward model's mean score on SFT answers (the first update's); `standardize` also divides by
-    their standard deviation."""
+    """Subtract the reward model's mean score on SFT answers; `standardize` also divides by their standard deviation."""
+    normalization_samples: Annotated[int, Field(ge=1, le=2**20)] = 256
+    """SFT answers that are sampled and scored before the first update for that mean and deviation; over all
+    processes."""
     reward_clip: Annotated[float, Field(gt=0, le=10**6)] | None = 5.0
     """Scores are clipped to ± this after normalisation; null leaves them."""
     missing_eos_penalty: Coefficient = 1.0
@@ -79,8 +81,9 @@ class PpoConfig(Section):
     """The first KL coefficient, and the only one while kl_target is null."""
     kl_target: Nats | None = 2.0
     """Mean KL per response (nats) that the adaptive coefficient steers to; null keeps it fixed."""
-    kl_horizon: Annotated[float, Field(ge=1, le=10**9)] = 10000
-    """Episodes over which the coefficient adapts."""
+    kl_horizon: Annotated[float, Field(ge=1, le=10**9)] = 500
+    """Episodes over which the coefficient adapts: within a run it can change by a factor of at most
+    exp(0.2 · total_episodes / kl_horizon)."""
     early_stop_kl: Nats | None = None
     """End the run when the mean KL per response passes this; null never does."""
 

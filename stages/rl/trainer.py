@@ -21,7 +21,7 @@ from stages.rl.checkpoint import State, load, save
 from stages.rl.collectives import Collectives
 from stages.rl.config import PpoConfig
 from stages.rl.experience import Experience, estimate_advantages
-from stages.rl.rollouts import Rollouts, response_limit, sample_rollouts
+from stages.rl.rollouts import Rollouts, prompt_of, response_limit, sample_rollouts
 from stages.rl.stats import CURVE, log_stats
 from stages.runtime import atomic, checkpoints, live
 from stages.runtime.errors import UserError
@@ -110,6 +110,8 @@ class Trainer:
     def step(self) -> dict[str, float]:
         """One update; returns its row of the curve."""
         config, state = self.config, self.state
+        if state.update == 0:
+            self.normalize_rewards()
         rollouts = self.sample_rollouts()
         experience = self.make_experience(rollouts)
         stats = log_stats(rollouts, experience, state.kl_coef, self.group)
@@ -130,7 +132,7 @@ class Trainer:
         self._check_finite(**{name: torch.tensor(value, device=self.device) for name, value in stats.items()})
         state.update += 1
         row = {"step": state.update, "episodes": state.update * config.batch_size} | stats
-        state.rows.append({name: row[name] for name in CURVE})
+        state.rows.append({name: row[name] for name in CURVE if name in row})
         if not state.warned and (signs := reward_hacking.signs(state.rows, config.kl_target)):
             print(f"ppo: warning at update {state.update}: {signs}", file=sys.stderr)
             state.warned = True
@@ -140,15 +142,15 @@ class Trainer:
         """1. The policy answers this process's part of the update's prompts."""
         update = self.state.update
         first = update * self.config.batch_size + self.first_row
+        episodes = range(first, first + self.local_batch_size)
         return sample_rollouts(
             self.model,
-            self.prompts,
-            range(first, first + self.local_batch_size),
+            [self.prompts[prompt_of(episode, len(self.prompts), self.seed)] for episode in episodes],
+            [f"{self.seed}/episode/{episode}" for episode in episodes],
             response_limit(update, self.config, self.seed),
             self.eos,
             self.pad,
             self.config,
-            self.seed,
         )
 
     def make_experience(self, rollouts: Rollouts) -> Experience:
@@ -160,8 +162,6 @@ class Trainer:
         with stack.active(self.model, ["reward"]):
             scores = self._scores(rollouts, len(plan))
         self._check_finite(score=scores)
-        if self.state.update == 0:
-            self._init_reward_normalization(scores)
         policy = self._log_probs(rollouts, plan, self.value_head)
         with stack.active(self.model, self.reference):
             reference = self._log_probs(rollouts, plan)
@@ -203,15 +203,30 @@ class Trainer:
             self.model, rollouts, plan, config.temperature, config.lm_head_chunk, self.pad, value_head
         )
 
-    def _init_reward_normalization(self, scores: Tensor) -> None:
-        """Before the first update the policy is the SFT model: its answers' scores set the reward's zero and scale."""
-        everyone = self.group.gather(scores.double())
-        if self.config.normalize_reward != "none":
+    def normalize_rewards(self) -> None:
+        """0. Before the first update the policy is the SFT model: its answers' scores set the reward's zero and scale."""
+        config = self.config
+        if config.normalize_reward != "none":
+            size = -(-config.normalization_samples // self.accelerator.num_processes)
+            own = range(self.accelerator.process_index * size, (self.accelerator.process_index + 1) * size)
+            rollouts = sample_rollouts(
+                self.model,
+                [self.prompts[prompt_of(i, len(self.prompts), f"{self.seed}/normalization")] for i in own],
+                [f"{self.seed}/normalization/{i}" for i in own],
+                config.max_response_length,
+                self.eos,
+                self.pad,
+                config,
+            )
+            with stack.active(self.model, ["reward"]):
+                scores = self._scores(rollouts, len(self._plan(rollouts)))
+            self._check_finite(score=scores)
+            everyone = self.group.gather(scores.double())
             self.state.reward_mean = float(everyone.mean())
-        if self.config.normalize_reward == "standardize":
-            spread = float(everyone.std(correction=0))
-            self.state.reward_scale = spread if spread > 1e-6 else 1.0  # one response, or all with the same score
-        if self.config.value_head_init == "reward":
+            if config.normalize_reward == "standardize":
+                spread = float(everyone.std(correction=0))
+                self.state.reward_scale = spread if spread > 1e-6 else 1.0  # one response, or all with the same score
+        if config.value_head_init == "reward":
             with torch.no_grad():
                 self.value_head.weight.copy_(self.reward_head.weight / self.state.reward_scale)
                 self.value_head.bias.fill_(-self.state.reward_mean / self.state.reward_scale)
