@@ -52,14 +52,13 @@ compare: setup ## runs side by side, REVS="main exp-a": beyond chance? Also comp
 	@python -m stages.compare $(or $(REVS),HEAD) --page compare.html
 
 .PHONY: test
-test: setup ## lint, types, tests, and the smallest run of the whole graph, to the bytes that Git keeps
+test: setup ## lint, types and tests; among these the smallest run of the whole graph, to the bytes that Git keeps
 	ruff check .
 	mypy
-	python -m stages.reproduce
 	python -m pytest
 
 .PHONY: test-fast
-test-fast: setup ## the tests that need no trained model: less than a minute
+test-fast: setup ## the tests that need no trained model
 	python -m pytest -m "not slow and not browser and not gpu and not real"
 
 .PHONY: fuzz

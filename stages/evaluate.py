@@ -20,8 +20,6 @@ from stages.runtime.command import command
 from stages.runtime.errors import UserError
 from stages.text import encoding, json_files, records
 
-UNLIMITED = 1 << 30
-
 
 class EvaluateConfig(params.Section):
     max_source_length: params.Tokens = 256
@@ -61,14 +59,15 @@ def main(
 
     # A text as the tokenizer writes it: one that normalises must not make a perfect answer differ from its reference.
     given = {
-        name: [Text(scorer.normal_form(row["predict"]), row["eos"]) for row in each] for name, each in rows.items()
+        name: [Text(encoding.normalize(tokenizer, row["predict"]), row["eos"]) for row in each]
+        for name, each in rows.items()
     }
-    doctor = [scorer.normal_form(sample.output) for sample in samples]
+    doctor = [encoding.normalize(tokenizer, sample.output) for sample in samples]
     tokens = {name: [row["tokens"] for row in each] for name, each in rows.items()}
 
     # The baseline: what the doctor answered to the nearest training question.
     nearest = retrieval.nearest([s.instruction for s in samples], [s.instruction for s in training])
-    given[definitions.BASELINE] = [Text(scorer.normal_form(training[at].output), True) for at in nearest]
+    given[definitions.BASELINE] = [Text(encoding.normalize(tokenizer, training[at].output), True) for at in nearest]
     tokens[definitions.BASELINE] = [len(scorer.answer(text)) for text in given[definitions.BASELINE]]
 
     # The probes: answers changed on purpose, and pairs under another question.
@@ -88,7 +87,7 @@ def main(
             definitions.measure(Answer(text.text, reference, count, text.ended, known))
             for text, reference, count, known in zip(texts, doctor, tokens[name], facts, strict=True)
         ]
-        texts_too = [{"predict": text.text} if name == definitions.BASELINE else {} for text in texts]
+        texts_too = [written(tokenizer, text.text, name == definitions.BASELINE) for text in texts]
         atomic.write_jsonl(
             to / f"{name}.jsonl",
             (
@@ -116,10 +115,6 @@ class Scorer:
 
     def __init__(self, model: Any, head: Any, tokenizer: Any, config: EvaluateConfig) -> None:
         self.model, self.head, self.tokenizer, self.config = model, head, tokenizer, config
-
-    def normal_form(self, text: str) -> str:
-        ids = encoding.encode_answer(self.tokenizer, text, UNLIMITED).ids[:-1]
-        return str(self.tokenizer.decode(ids, skip_special_tokens=True)).strip()
 
     def prompt(self, question: records.Sample | records.Pair) -> list[int]:
         limit = self.config.max_source_length
@@ -192,6 +187,12 @@ class Scorer:
                     ours, theirs = (torch.log_softmax(to_logits(side[at, span]).float(), dim=-1) for side in states)
                     found[row] = float((ours.exp() * (ours - theirs)).sum())
         return found
+
+
+def written(tokenizer: Any, text: str, own: bool) -> dict[str, str]:
+    """The text itself where it is `own` to this stage, and how it is shown where that differs."""
+    shown = encoding.displayed(tokenizer, text)
+    return ({"predict": text} if own else {}) | ({"displayed": shown} if shown != text else {})
 
 
 def rounded(numbers: dict[str, Any]) -> dict[str, Any]:

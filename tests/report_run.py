@@ -75,11 +75,12 @@ def options(root: Path) -> dict[str, Path]:
 
 def measured(stage: str) -> dict[str, Any]:
     """What the report reads from a training stage's metrics; the sft stage of this run measured nothing."""
-    return {
+    known: dict[str, dict[str, Any]] = {
         "base": {"eval_loss": 1.25},
         "rm": {"eval_loss": 1.25, "eval_accuracy": 0.75},
         "ppo": {"last": {"score": 0.5, "entropy": 1.0}},
-    }.get(stage, {})
+    }
+    return known.get(stage, {})
 
 
 def put(path: Path, value: Any) -> None:

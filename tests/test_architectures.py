@@ -101,8 +101,8 @@ def run_stages(to: Path, config: Path) -> None:
     stacks = {"base": [], "sft": [to / "sft"], "ppo": [to / "sft", to / "ppo"]}
     for name, adapters in stacks.items():
         predict.main(name, test, to / "base", to / "answers" / f"{name}.jsonl", config, adapters)
-    folders = (to / name for name in ("base", "sft", "rm", "ppo", "evaluation"))
-    evaluate.main(to, to / "answers", *folders, config)
+    models = [to / name for name in ("base", "sft", "rm", "ppo")]
+    evaluate.main(to, to / "answers", *models, to=to / "evaluation", params_file=config)
 
 
 def prompts(tokenizer):

@@ -52,7 +52,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
             {"predict": text, "tokens": 1 + len(text), "eos": ended} for text, ended in answers
         ])  # fmt: skip
     config = write_params(top, {"evaluate": {"tokens_per_batch": 100}})
-    evaluate.main(top / "data", top / "answers", *(top / n for n in ("base", "sft", "rm", "ppo")), top / "out", config)
+    folders = [top / name for name in ("data", "answers", "base", "sft", "rm", "ppo", "out")]
+    evaluate.main(*folders, params_file=config)
     names = (*ANSWERS, "retrieval")
     return Evaluated(
         top,
@@ -176,11 +177,9 @@ def test_lineage_and_environment_are_recorded(run):
 
 def test_answers_and_facts_must_be_those_of_the_test_split(run, tmp_path, capsys):
     def ending(data, answers):
+        models = [run.top / name for name in ("base", "sft", "rm", "ppo")]
         with pytest.raises(SystemExit):
-            evaluate.main(
-                data, answers, *(run.top / n for n in ("base", "sft", "rm", "ppo")), tmp_path / "out",
-                run.top / "params.yaml",
-            )  # fmt: skip
+            evaluate.main(data, answers, *models, to=tmp_path / "out", params_file=run.top / "params.yaml")
         return capsys.readouterr().err
 
     for name in ANSWERS:

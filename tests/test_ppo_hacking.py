@@ -31,9 +31,9 @@ def run(early: dict[str, float] | None = None, **late: float) -> list[dict[str, 
 )
 def test_signs(rows, warning):
     found = reward_hacking.signs(rows, kl_target=1.0)
-    assert (found is None) if warning is None else (warning in found)
+    assert (found is None) if warning is None else (found is not None and warning in found)
 
 
 def test_without_a_target_thirty_nats_are_too_many():
     assert reward_hacking.signs(run(score=1.0, kl=29.0), kl_target=None) is None
-    assert "KL 31.0" in reward_hacking.signs(run(score=1.0, kl=31.0), kl_target=None)
+    assert "KL 31.0" in str(reward_hacking.signs(run(score=1.0, kl=31.0), kl_target=None))

@@ -76,7 +76,13 @@ def between(start, end):
 
 def healthy_run(options):
     run = read(options)
-    ppo = {"score": (0, 1), "kl": (0, 4), "entropy": (2, 1.5), "length_score_correlation": (0, 0), "ratio": (1, 1)}
+    ppo: dict[str, tuple[float, float]] = {
+        "score": (0, 1),
+        "kl": (0, 4),
+        "entropy": (2, 1.5),
+        "length_score_correlation": (0, 0),
+        "ratio": (1, 1),
+    }
     ppo |= {"eos_rate": (0.9, 0.9), "repetition": (0.02, 0.02), "clip_fraction": (0.1, 0.1)}
     ppo |= {"explained_variance": (0, 0.5)}
     columns = {"ppo": ppo, "base": {}, "sft": {}, "rm": {}, "sft_eval": {}, "rm_eval": {}}

@@ -140,7 +140,7 @@ def test_a_file_can_be_read_at_one_sitting(folder: str) -> None:
     assert {file: lines for file, lines in lengths.items() if lines > 400} == {}
 
 
-@pytest.mark.parametrize(("file", "most"), [("dvc.yaml", 230), ("README.md", 150), ("CONTRIBUTING.md", 120)])
+@pytest.mark.parametrize(("file", "most"), [("dvc.yaml", 230), ("README.md", 150), ("CONTRIBUTING.md", 200)])
 def test_documents_stay_short(file: str, most: int) -> None:
     assert length(ROOT / file) <= most
 

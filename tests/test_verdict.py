@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import report_run
 
+from stages.metrics import bootstrap
 from stages.metrics.bootstrap import Interval
 from stages.metrics.definitions import BY_NAME
 from stages.page import comparison, health, i18n, inputs, probes, reward_model, verdict
@@ -30,7 +31,8 @@ def between(low: float, high: float, units: int = 80) -> Interval:
 
 
 def answers(run, found, **changes):
-    return verdict.answers(run, *(changes.get(name, found[name]) for name in ("compared", "rewards", "probed")), [])
+    given = found | changes
+    return verdict.answers(run, given["compared"], given["rewards"], given["probed"], [])
 
 
 LONGER = "The answers got longer."
@@ -155,7 +157,7 @@ def test_bold_cells_are_corrected_for_their_number(run, monkeypatch):
         if change.beyond_chance and 0.01 < change.p < 0.05
     ]
     weak = Interval(1.0, 0.1, 1.9, 80, 0.03)
-    monkeypatch.setattr(comparison.bootstrap, "difference", lambda *_: weak)
+    monkeypatch.setattr(bootstrap, "difference", lambda *_: weak)
     among_many = comparison.compare(run, 100, 1)
     assert not {(pair, name) for pair, name in among_many.significant if name != "distinct-2"}
     assert not compared.significant & set(lone) and compared.significant

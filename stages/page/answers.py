@@ -27,7 +27,7 @@ def browser(run: Run) -> dict[str, Any]:
                 [number(text) for turn in sample.history for text in turn],
                 number(sample.instruction),
                 number(sample.label),
-                [number(sample.predicts[model]) for model in MODELS],
+                [number(sample.displayed.get(model, sample.predicts[model])) for model in MODELS],
                 scores,
             ]
         )

@@ -48,6 +48,8 @@ class Sample(NamedTuple):
     label: str
     dialogue: int
     predicts: dict[str, str]
+    displayed: dict[str, str]
+    """Those answers that are shown in another form than they were written in: punctuation that a tokenizer changed."""
 
 
 class Run(NamedTuple):
@@ -89,6 +91,10 @@ def read(reports: Path, params: Path) -> Run:
     scores[BASELINE] = _scores(evaluation / f"{BASELINE}.jsonl", len(samples))
     for sample, (_, row) in zip(samples, _lines(evaluation / f"{BASELINE}.jsonl", ("predict",)), strict=True):
         sample.predicts[BASELINE] = row["predict"]
+    for model in MODELS:
+        for sample, (_, row) in zip(samples, _lines(evaluation / f"{model}.jsonl", ()), strict=True):
+            if "displayed" in row:
+                sample.displayed[model] = row["displayed"]
     closing = str(_object(evaluation / "probes.json", ("closing",))["closing"])
     return Run(
         samples=samples,
@@ -130,7 +136,7 @@ def _samples(folder: Path) -> list[Sample]:
             # not known of which: each sample then counts as a dialogue of its own
             question = (row["history"], row["instruction"], row["label"], count if dialogue is None else dialogue)
             if model == MODELS[0]:
-                found.append(Sample(*question, {}))
+                found.append(Sample(*question, {}, {}))
             elif count >= len(found) or found[count][:4] != question:
                 raise UserError(f"{path}, line {line}: not the sample that {MODELS[0]}.jsonl has there; {AGAIN}")
             found[count].predicts[model] = row["predict"]

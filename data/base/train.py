@@ -1,0 +1,205 @@
+"""Trains the base model and writes it beside this file: `python data/base/train.py`.
+
+One thread, deterministic: the same text in the same order gives the same weights on the same kind of CPU. A run that
+was interrupted goes on from its last checkpoint when the command is given again.
+"""
+
+import argparse
+import csv
+import json
+import math
+import os
+import shutil
+import time
+from pathlib import Path
+from random import Random
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import corpus
+import torch
+import vocabulary
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch.nn.functional import cross_entropy
+from transformers import GenerationConfig, Qwen3Config, Qwen3ForCausalLM
+
+HERE = Path(__file__).parent
+WORK = HERE.parents[1] / ".work" / "base-model"  # ignored by Git
+
+SEED = 20200401
+VOCABULARY, HIDDEN, LAYERS, HEADS, KEY_VALUE_HEADS, FEED_FORWARD = 3072, 192, 4, 4, 2, 512
+TOKENS_PER_BATCH = 1280
+LEARNING_RATE, WARMUP_STEPS, WEIGHT_DECAY, MAX_GRADIENT = 3.0e-3, 100, 0.05, 1.0
+LOG_EVERY, SAVE_EVERY = 200, 2  # steps, rows of the curve
+HELD_OUT = 200
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--documents", type=int, default=corpus.DOCUMENTS, help="how many to write and learn from")
+    options.add_argument("--to", type=Path, default=HERE, help="folder of the model")
+    chosen = options.parse_args()
+    work = WORK / f"{chosen.documents}.safetensors"
+
+    torch.manual_seed(SEED)
+    torch.set_num_threads(1)
+    documents = list(corpus.documents(chosen.documents, SEED))
+    held_out = list(corpus.documents(HELD_OUT, SEED + 1))
+    texts = (text for document in documents for text in corpus.pieces(document))
+    tokenizer = vocabulary.build(texts, corpus.characters(), VOCABULARY)
+    network = new_network(tokenizer)
+    batches = in_batches([encode(tokenizer, document) for document in documents], Random(SEED))
+    held_out_batches = in_batches([encode(tokenizer, document) for document in held_out], Random(SEED))
+    total = sum(length(sequence) for batch in batches for sequence in batch)
+    print(
+        f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens in the "
+        f"vocabulary; {len(documents)} documents, {total / 1e6:.2f} M tokens, {len(batches)} steps",
+        flush=True,
+    )
+    rows = learn(network, batches, held_out_batches, work)
+
+    partial = HERE / ".model.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    network.to(torch.bfloat16).save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    with (partial / "curve.csv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([("step", "tokens", "loss", "held_out_loss"), *rows])
+    chosen.to.mkdir(parents=True, exist_ok=True)
+    for path in sorted(partial.iterdir()):
+        os.replace(path, chosen.to / path.name)
+    partial.rmdir()
+    work.unlink(missing_ok=True)
+
+
+def new_network(tokenizer) -> Qwen3ForCausalLM:
+    """Qwen3's architecture, small, with tied embeddings and random weights."""
+    special = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id, "bos_token_id": None}
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=HIDDEN,
+        intermediate_size=FEED_FORWARD,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=KEY_VALUE_HEADS,
+        head_dim=HIDDEN // HEADS,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        **special,
+    )
+    network = Qwen3ForCausalLM(config)
+    network.generation_config = GenerationConfig(do_sample=True, temperature=0.95, top_p=0.7, top_k=0, **special)
+    return network
+
+
+def encode(tokenizer, document) -> tuple[list[int], list[int]]:
+    """Ids of a chat, as the template writes it, or of a text, closed by EOS; and the targets, -100 where none is."""
+    if isinstance(document, str):
+        ids = [*tokenizer.encode(document, add_special_tokens=False), tokenizer.eos_token_id]
+        return ids, ids
+    ids, targets = [], []
+    for message in document:
+        turn = tokenizer.encode(tokenizer.apply_chat_template([message], tokenize=False), add_special_tokens=False)
+        ids += turn
+        targets += [-100] * len(turn) if message.get("given") else turn
+    return ids, targets
+
+
+def in_batches(sequences: list[tuple[list[int], list[int]]], rng: Random) -> list[list[tuple[list[int], list[int]]]]:
+    """Batches of about equally long sequences, in random order; all of about the same number of tokens."""
+    batches = []
+    for start in range(0, len(sequences), 2048):  # a stretch of the corpus at a time, so that its order stays
+        stretch, batch = [], []
+        for sequence in sorted(sequences[start : start + 2048], key=length):
+            if batch and length(sequence) * (len(batch) + 1) > TOKENS_PER_BATCH:
+                stretch.append(batch)
+                batch = []
+            batch.append(sequence)
+        stretch.append(batch)
+        rng.shuffle(stretch)
+        batches += stretch
+    return batches
+
+
+def length(sequence: tuple[list[int], list[int]]) -> int:
+    return len(sequence[0])
+
+
+def loss_of(network, batch) -> torch.Tensor:
+    """Mean negative log-likelihood of the batch's targets; matrix products in bfloat16."""
+    longest = max(map(length, batch))
+    ids = torch.tensor([ids + [network.config.pad_token_id] * (longest - len(ids)) for ids, _ in batch])
+    targets = torch.tensor([targets[1:] + [-100] * (longest - len(targets)) for _, targets in batch])
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = network(input_ids=ids[:, :-1], use_cache=False).logits
+    return cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
+
+
+def learn(network, batches, held_out, work: Path) -> list[list]:
+    """Train on every batch once, from the last checkpoint in `work` if there is one; returns the curve's rows."""
+    optimizer = torch.optim.AdamW(network.parameters(), betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True)
+    first, tokens, rows = load_checkpoint(work, network, optimizer)
+    started, tokens_before, recent = time.time(), tokens, []
+    for step in range(first, len(batches) + 1):
+        optimizer.param_groups[0]["lr"] = learning_rate(step, len(batches))
+        loss = loss_of(network, batches[step - 1])
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT)
+        optimizer.step()
+        optimizer.zero_grad()
+        tokens += sum(map(length, batches[step - 1]))
+        recent.append(loss.item())
+        if step % LOG_EVERY == 0 or step == len(batches):
+            with torch.no_grad():
+                held_out_loss = sum(loss_of(network, batch).item() for batch in held_out) / len(held_out)
+            rows.append([step, tokens, round(sum(recent) / len(recent), 4), round(held_out_loss, 4)])
+            elapsed = time.time() - started
+            print(
+                f"step {step}/{len(batches)}: loss {rows[-1][2]:.3f}, held out {held_out_loss:.3f}; "
+                f"{tokens / 1e6:.2f} M tokens at {(tokens - tokens_before) / elapsed:.0f} a second, "
+                f"{elapsed / (step - first + 1) * (len(batches) - step) / 60:.1f} minutes left",
+                flush=True,
+            )
+            recent = []
+            if len(rows) % SAVE_EVERY == 0:
+                save_checkpoint(work, network, optimizer, step + 1, tokens, rows)
+    return rows
+
+
+def learning_rate(step: int, steps: int) -> float:
+    """Linear warm-up, then half a cosine down to zero."""
+    if step <= WARMUP_STEPS:
+        return LEARNING_RATE * step / WARMUP_STEPS
+    return LEARNING_RATE * (1 + math.cos(math.pi * (step - WARMUP_STEPS) / max(1, steps - WARMUP_STEPS))) / 2
+
+
+def save_checkpoint(work: Path, network, optimizer, first: int, tokens: int, rows: list[list]) -> None:
+    """Weights, AdamW's averages and where to go on, in one file."""
+    tensors = {}
+    for name, parameter in network.named_parameters():
+        average = optimizer.state[parameter]
+        tensors |= {name: parameter.detach(), f"{name}/m": average["exp_avg"], f"{name}/v": average["exp_avg_sq"]}
+    work.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, work.with_suffix(".partial"), {"state": json.dumps([first, tokens, rows])})
+    os.replace(work.with_suffix(".partial"), work)
+
+
+def load_checkpoint(work: Path, network, optimizer) -> tuple[int, int, list[list]]:
+    """The step to go on with, the tokens seen before it, and the curve's rows until then."""
+    if not work.exists():
+        return 1, 0, []
+    with safe_open(work, "pt") as file:
+        first, tokens, rows = json.loads(file.metadata()["state"])
+        for name, parameter in network.named_parameters():
+            parameter.data.copy_(file.get_tensor(name))
+            optimizer.state[parameter] = {
+                "step": torch.tensor(first - 1.0),
+                "exp_avg": file.get_tensor(f"{name}/m"),
+                "exp_avg_sq": file.get_tensor(f"{name}/v"),
+            }
+    print(f"going on at step {first}, from {work}", flush=True)
+    return first, tokens, rows
+
+
+if __name__ == "__main__":
+    main()
