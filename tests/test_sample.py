@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stages.core import dialogues as rule
-from stages.core import preferences as pairing
-from stages.core.records import Pair, Sample
+
+from stages.text import dialogues as rule
+from stages.text import preferences as pairing
+from stages.text.records import Pair, Sample
 
 FOLDER = Path(__file__).parents[1] / "data/sample"
 SPLITS = ("train", "validate", "test")
@@ -34,7 +35,7 @@ def read(name: str) -> Any:
 
 
 def samples(split: str) -> list[Sample]:
-    return [sample for dialogue in read(f"{split}_data.json") for sample in rule.to_samples(dialogue, split)[0]]
+    return [sample for dialogue in read(f"{split}_data.json") for sample in rule.to_samples(dialogue, rule.DialogueRules(), split)[0]]
 
 
 def answers(split: str) -> set[str]:
