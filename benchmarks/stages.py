@@ -36,8 +36,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         setup = result([sys.executable, "-m", "benchmarks.stages_setup", folder, json.dumps(settings)])
         print(
-            f"{setup['parameters'] / 1e6:.2f}M parameters, vocabulary {setup['vocab_size']}, {arguments.samples} texts of "
-            f"{setup['tokens'] / arguments.samples:.0f} tokens on average\n"
+            f"{setup['parameters'] / 1e6:.2f}M parameters, vocabulary {setup['vocab_size']}, {arguments.samples} texts "
+            f"of {setup['tokens'] / arguments.samples:.0f} tokens on average\n"
         )
         print(f"{'':8}{'samples per CPU s':>32}{'MB above imports':>22}{'':>8}{'mean loss':>18}{'× floor':>9}")
         print(

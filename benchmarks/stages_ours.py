@@ -42,9 +42,14 @@ def train(
 ) -> None:
     """One pass over the texts, as `stages.sft` and `stages.rm` train."""
     config = TrainingConfig(
-        num_train_epochs=1, per_device_train_batch_size=settings["batch_size"], gradient_accumulation_steps=2,
-        learning_rate=settings["learning_rate"], lr_scheduler_type="constant", logging_steps=1, eval_steps=FOREVER,
-    )  # fmt: skip
+        num_train_epochs=1,
+        per_device_train_batch_size=settings["batch_size"],
+        gradient_accumulation_steps=2,
+        learning_rate=settings["learning_rate"],
+        lr_scheduler_type="constant",
+        logging_steps=1,
+        eval_steps=FOREVER,
+    )
     tokenizer = base.tokenizer()
     pad = tokenizer.pad_token_id
     lora = LoraConfig(r=settings["lora_r"], alpha=settings["lora_r"])
@@ -68,9 +73,15 @@ def train(
         args.eval_strategy, args.save_strategy, args.load_best_model_at_end = "no", "no", False
         args.disable_tqdm = True
         run = weighted.trainer(
-            measure, ["loss"], step_weight, model=model, args=args, train_dataset=[rows[i] for i in order],
-            data_collator=collate, callbacks=[meter.callback()],
-        )  # fmt: skip
+            measure,
+            ["loss"],
+            step_weight,
+            model=model,
+            args=args,
+            train_dataset=[rows[i] for i in order],
+            data_collator=collate,
+            callbacks=[meter.callback()],
+        )
         run.train()
     losses = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
     meter.report(samples=len(order), loss=sum(losses) / len(losses))
@@ -83,10 +94,16 @@ def predict(base: base_model.Base, texts: list[dict[str, list[int]]], settings: 
     meter.start()
     answers = list(
         generate.generate(
-            model, prompts, keys, decoding, settings["new_tokens"], settings["predict_batch_size"],
-            [settings["vocab_size"] + FOREVER], 0,
+            model,
+            prompts,
+            keys,
+            decoding,
+            settings["new_tokens"],
+            settings["predict_batch_size"],
+            [settings["vocab_size"] + FOREVER],
+            0,
         )
-    )  # fmt: skip
+    )
     meter.update(sum(len(answer.ids) for _, answer in answers))
     meter.report(samples=len(answers))
 

@@ -34,11 +34,22 @@ def main(task: str, folder: Path) -> None:
 def train(task: str, folder: Path, tokenizer: Any, texts: Any, settings: dict[str, Any], meter: Meter) -> None:
     with tempfile.TemporaryDirectory() as work:
         common = {
-            "output_dir": work, "seed": settings["seed"], "num_train_epochs": 1, "max_length": None, "report_to": "none", "bf16": False,
-            "per_device_train_batch_size": settings["batch_size"], "gradient_accumulation_steps": 2, "use_cpu": True,
-            "learning_rate": settings["learning_rate"], "lr_scheduler_type": "constant", "logging_steps": 1, "save_strategy": "no",
-            "activation_checkpointing": False, "disable_tqdm": True,
-        }  # fmt: skip
+            "output_dir": work,
+            "seed": settings["seed"],
+            "num_train_epochs": 1,
+            "max_length": None,
+            "report_to": "none",
+            "bf16": False,
+            "per_device_train_batch_size": settings["batch_size"],
+            "gradient_accumulation_steps": 2,
+            "use_cpu": True,
+            "learning_rate": settings["learning_rate"],
+            "lr_scheduler_type": "constant",
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "activation_checkpointing": False,
+            "disable_tqdm": True,
+        }
         lora = {"r": settings["lora_r"], "lora_alpha": settings["lora_r"], "target_modules": "all-linear"}
         if task == "sft":
             rows = [
@@ -83,9 +94,15 @@ def predict(folder: Path, tokenizer: Any, texts: Any, settings: dict[str, Any], 
         batch = tokenizer.pad({"input_ids": prompts[start : start + size]}, return_tensors="pt")
         with torch.no_grad():
             found = model.generate(
-                **batch, do_sample=True, temperature=0.95, top_k=0, top_p=0.7, max_new_tokens=settings["new_tokens"],
-                min_new_tokens=settings["new_tokens"], pad_token_id=tokenizer.pad_token_id,
-            )  # fmt: skip
+                **batch,
+                do_sample=True,
+                temperature=0.95,
+                top_k=0,
+                top_p=0.7,
+                max_new_tokens=settings["new_tokens"],
+                min_new_tokens=settings["new_tokens"],
+                pad_token_id=tokenizer.pad_token_id,
+            )
         tokens += found[:, batch["input_ids"].shape[1] :].numel()
     meter.update(tokens)
     meter.report(samples=len(prompts))

@@ -12,16 +12,29 @@ from parameters import ROOT
 from benchmarks import ppo, stages
 
 SMALL = {
-    "vocab_size": 400, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
-    "num_key_value_heads": 1, "batch_size": 2, "num_ppo_epochs": 1, "response_length": 4, "lora_r": 2,
-    "samples": 8, "predict_batch_size": 4, "new_tokens": 4, "updates": 2, "micro_batch_size": 1, "tokens_per_batch": 200,
-}  # fmt: skip
-OPTIONAL = {"ppo_trl", "stages_trl"}
+    "vocab_size": 400,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "batch_size": 2,
+    "num_ppo_epochs": 1,
+    "response_length": 4,
+    "lora_r": 2,
+    "samples": 8,
+    "predict_batch_size": 4,
+    "new_tokens": 4,
+    "updates": 2,
+    "micro_batch_size": 1,
+    "tokens_per_batch": 200,
+}
+PEERS = {"ppo_trl", "stages_trl"}
 """They import what stands beside them: run as files, by the interpreter of a peer's environment."""
 
 
 @pytest.mark.parametrize(
-    "name", sorted(f.stem for f in (ROOT / "benchmarks").glob("*.py") if f.stem not in OPTIONAL | {"__init__"})
+    "name", sorted(f.stem for f in (ROOT / "benchmarks").glob("*.py") if f.stem not in PEERS | {"__init__"})
 )
 def test_every_file_imports(name):
     importlib.import_module(f"benchmarks.{name}")
@@ -64,9 +77,33 @@ def test_ppo(tmp_path, capsys):
 
 
 def test_ppo_on_a_large_model():
-    command = [sys.executable, "-m", "benchmarks.ppo_large", "--hidden-size", "32", "--intermediate-size", "48",
-               "--layers", "1", "--heads", "2", "--vocab-size", "300", "--prompt-tokens", "8", "--new-tokens", "4",
-               "--dtype", "float32", "--batch-size", "2", "--updates", "1", "--ppo-epochs", "1"]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.ppo_large",
+        "--hidden-size",
+        "32",
+        "--intermediate-size",
+        "48",
+        "--layers",
+        "1",
+        "--heads",
+        "2",
+        "--vocab-size",
+        "300",
+        "--prompt-tokens",
+        "8",
+        "--new-tokens",
+        "4",
+        "--dtype",
+        "float32",
+        "--batch-size",
+        "2",
+        "--updates",
+        "1",
+        "--ppo-epochs",
+        "1",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "samples per second" in done.stdout
