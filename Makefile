@@ -88,7 +88,8 @@ verify: setup ## run the committed pipeline in two fresh clones and compare the 
 	@python -m stages.verify
 
 .PHONY: bench
-bench: setup .bench-venv/installed ## measure PPO against TRL 1.12, which gets an environment of its own
+bench: setup .bench-venv/installed ## measure SFT, RM and predict against TRL 1.16, PPO against TRL 1.12 in an environment of its own
+	@python -m benchmarks.stages
 	@python -m benchmarks.ppo --trl-python .bench-venv/bin/python
 
 .bench-venv/installed: benchmarks/requirements-trl.txt
