@@ -25,6 +25,9 @@ repro: check ## run the pipeline: only the stages whose inputs changed
 	@python -m stages.recover
 	dvc repro
 	@python -m stages.results
+	@test -z "$$(git status --porcelain -- dvc.lock reports 2>/dev/null)" || { \
+		echo; git status --short -- dvc.lock reports; \
+		echo 'experiments are compared with the last commit: git add dvc.lock reports && git commit -m "a run"'; }
 
 .PHONY: check
 check: setup ## check the parameters, the data and the model before anything trains

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from stages.core import dialogues as rule
-from stages.core import preferences as pairing
-from stages.core.records import Pair, Sample
+
+from stages.text import dialogues, preferences
+from stages.text.records import Pair, Sample
 
 FOLDER = Path(__file__).parents[1] / "data/sample"
+RULES = dialogues.DialogueRules()
 SPLITS = ("train", "validate", "test")
 
 
@@ -34,7 +35,9 @@ def read(name: str) -> Any:
 
 
 def samples(split: str) -> list[Sample]:
-    return [sample for dialogue in read(f"{split}_data.json") for sample in rule.to_samples(dialogue, split)[0]]
+    return [
+        sample for dialogue in read(f"{split}_data.json") for sample in dialogues.to_samples(dialogue, RULES, split)[0]
+    ]
 
 
 def answers(split: str) -> set[str]:
@@ -43,7 +46,7 @@ def answers(split: str) -> set[str]:
 
 
 def groups() -> list[list[Pair]]:
-    return [pairing.to_pairs(record, "preferences")[0] for record in read("preferences.json")]
+    return [preferences.to_pairs(record, "preferences")[0] for record in read("preferences.json")]
 
 
 def test_files_are_what_the_generator_writes(sample_modules: None) -> None:
@@ -149,7 +152,7 @@ def test_pairs_are_balanced() -> None:
     pairs = [pair for group in groups() for pair in group]
     longer = sum(len(pair.chosen) > len(pair.rejected) for pair in pairs) / len(pairs)
     assert 0.55 <= longer <= 0.65
-    _, held_out = pairing.split(groups(), 0.15, 42)
+    _, held_out = preferences.split(groups(), 0.15, 42)
     assert sum(abs(len(pair.chosen) - len(pair.rejected)) <= 3 for pair in held_out) >= 80
     kinds = Counter(kind for entry in facts for _, kind in combinations(entry["answers"], 2))
     assert kinds["other question"] >= 0.4 * len(pairs)

@@ -1,7 +1,7 @@
 """Trains the base model and writes it beside this file: `python data/base/train.py`.
 
-One thread, deterministic: the same text in the same order gives the same weights on the same kind of CPU. A run that
-was interrupted goes on from its last checkpoint when the command is given again.
+One thread, deterministic: the same text in the same order gives the same weights on the same kind of CPU. A run that was
+interrupted goes on from its last checkpoint when the command is given again.
 """
 
 import argparse
@@ -46,12 +46,11 @@ def main() -> None:
     torch.set_num_threads(1)
     documents = list(corpus.documents(chosen.documents, SEED))
     held_out = list(corpus.documents(HELD_OUT, SEED + 1))
-    texts = (text for document in documents for text in corpus.pieces(document))
-    tokenizer = vocabulary.build(texts, corpus.characters(), VOCABULARY)
+    tokenizer = vocabulary.build((text for document in documents for text in corpus.pieces(document)), VOCABULARY)
     network = new_network(tokenizer)
     batches = in_batches([encode(tokenizer, document) for document in documents], Random(SEED))
     held_out_batches = in_batches([encode(tokenizer, document) for document in held_out], Random(SEED))
-    total = sum(length(sequence) for batch in batches for sequence in batch)
+    total = sum(len(ids) for batch in batches for ids in batch)
     print(
         f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens in the "
         f"vocabulary; {len(documents)} documents, {total / 1e6:.2f} M tokens, {len(batches)} steps",
@@ -92,44 +91,37 @@ def new_network(tokenizer) -> Qwen3ForCausalLM:
     return network
 
 
-def encode(tokenizer, document) -> tuple[list[int], list[int]]:
-    """Ids of a chat, as the template writes it, or of a text, closed by EOS; and the targets, -100 where none is."""
-    if isinstance(document, str):
-        ids = [*tokenizer.encode(document, add_special_tokens=False), tokenizer.eos_token_id]
-        return ids, ids
-    ids, targets = [], []
-    for message in document:
-        turn = tokenizer.encode(tokenizer.apply_chat_template([message], tokenize=False), add_special_tokens=False)
-        ids += turn
-        targets += [-100] * len(turn) if message.get("given") else turn
-    return ids, targets
+def encode(tokenizer, document) -> list[int]:
+    """Ids of a chat, through the template, or of a text, closed by EOS."""
+    text = (
+        document + vocabulary.END
+        if isinstance(document, str)
+        else tokenizer.apply_chat_template(document, tokenize=False)
+    )
+    return tokenizer.encode(text, add_special_tokens=False)
 
 
-def in_batches(sequences: list[tuple[list[int], list[int]]], rng: Random) -> list[list[tuple[list[int], list[int]]]]:
+def in_batches(sequences: list[list[int]], rng: Random) -> list[list[list[int]]]:
     """Batches of about equally long sequences, in random order; all of about the same number of tokens."""
     batches = []
     for start in range(0, len(sequences), 2048):  # a stretch of the corpus at a time, so that its order stays
         stretch, batch = [], []
-        for sequence in sorted(sequences[start : start + 2048], key=length):
-            if batch and length(sequence) * (len(batch) + 1) > TOKENS_PER_BATCH:
+        for ids in sorted(sequences[start : start + 2048], key=len):
+            if batch and len(ids) * (len(batch) + 1) > TOKENS_PER_BATCH:
                 stretch.append(batch)
                 batch = []
-            batch.append(sequence)
+            batch.append(ids)
         stretch.append(batch)
         rng.shuffle(stretch)
         batches += stretch
     return batches
 
 
-def length(sequence: tuple[list[int], list[int]]) -> int:
-    return len(sequence[0])
-
-
 def loss_of(network, batch) -> torch.Tensor:
-    """Mean negative log-likelihood of the batch's targets; matrix products in bfloat16."""
-    longest = max(map(length, batch))
-    ids = torch.tensor([ids + [network.config.pad_token_id] * (longest - len(ids)) for ids, _ in batch])
-    targets = torch.tensor([targets[1:] + [-100] * (longest - len(targets)) for _, targets in batch])
+    """Mean negative log-likelihood of the batch's tokens; matrix products in bfloat16."""
+    longest = max(map(len, batch))
+    ids = torch.tensor([row + [network.config.pad_token_id] * (longest - len(row)) for row in batch])
+    targets = torch.tensor([row[1:] + [-100] * (longest - len(row)) for row in batch])
     with torch.autocast("cpu", torch.bfloat16):
         logits = network(input_ids=ids[:, :-1], use_cache=False).logits
     return cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
@@ -147,7 +139,7 @@ def learn(network, batches, held_out, work: Path) -> list[list]:
         torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT)
         optimizer.step()
         optimizer.zero_grad()
-        tokens += sum(map(length, batches[step - 1]))
+        tokens += sum(map(len, batches[step - 1]))
         recent.append(loss.item())
         if step % LOG_EVERY == 0 or step == len(batches):
             with torch.no_grad():

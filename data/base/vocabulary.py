@@ -1,8 +1,8 @@
 """The base's tokenizer: characters and frequent words, no bytes.
 
-Every character of the corpus, and each of those most frequent in Chinese text, has a token of its own; words that are
-frequent in the corpus are merged into one. Any other character is `<|unk|>`, a special token: text with it can be read,
-and nothing that the model writes can hold a broken character.
+Every character of the corpus and those most frequent in Chinese text have a token of their own; words
+that are frequent in the corpus are merged into one. A character outside of both is `<|unk|>`, a special token: text with
+it can be read, and nothing that the model writes can hold a broken character.
 """
 
 from collections import Counter
@@ -26,10 +26,10 @@ PRINTABLE_ASCII = {chr(code) for code in range(32, 127)} | {"\n"}
 WIDE_PUNCTUATION = set("，。？！、；：（）《》【】“”‘’…—～·℃％×")
 
 
-def build(texts: Iterable[str], characters: set[str], size: int) -> PreTrainedTokenizerFast:
-    """A character-level BPE tokenizer of `size` tokens, trained on the texts; `characters` have tokens in any case."""
+def build(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
+    """A character-level BPE tokenizer of `size` tokens, trained on the texts."""
     texts = list(texts)
-    alphabet = characters | {character for text in texts for character in text}
+    alphabet = {character for text in texts for character in text}
     alphabet |= frequent_characters(FREQUENT_CHARACTERS) | PRINTABLE_ASCII | WIDE_PUNCTUATION
 
     bpe = Tokenizer(models.BPE(unk_token=UNKNOWN))

@@ -204,7 +204,7 @@ class Trainer:
         )
 
     def normalize_rewards(self) -> None:
-        """0. Before the first update the policy is the SFT model: its scores set the reward's zero and scale."""
+        """0. Before the first update the policy is SFT: its answers' scores set the reward's zero and scale."""
         config = self.config
         if config.normalize_reward != "none":
             size = -(-config.normalization_samples // self.accelerator.num_processes)

@@ -24,7 +24,7 @@ from stages.models.chatglm.modeling import positions_of
 def test_positions_masks_and_logits(model, cases, case, padded):
     ids = cases[f"{case}.input_ids"]
     mask = mask_of(ids) if padded else None
-    real = positions.real_tokens(mask, *ids.shape, ids.device)
+    real = positions.real_tokens(mask, len(ids), ids.shape[1], ids.device)
     position_ids = positions_of(model.config, ids, real)
     assert torch.equal(position_ids, cases[f"{case}.position_ids"])
     hidden = ~positions.visible(position_ids, real, 0, ids.shape[1])
