@@ -204,12 +204,12 @@ def merged_copy(shape: Shape, model: ModelConfig, lora: LoraConfig, wanted: bool
 
 
 def generating(shape: Shape, model: ModelConfig, lora: LoraConfig | None, rows: int, prompt: int, new: int) -> int:
-    """Reading the prompts, or else the last token: the cache whole, one layer of it twice, and the sampling."""
+    """The whole cache, and reading the prompts, or else a later token: one layer twice, and the sampling."""
     a = BYTES[model.dtype]
-    per_token = 2 * shape.kv_heads * shape.head_dim * a * rows
-    first = shape.layers * per_token * prompt + read(shape, scoring(model.dtype, shape.chatglm), lora, rows, prompt)
-    last = (shape.layers + 1) * per_token * (prompt + new) + rows * shape.vocab * (a + 4 + 4 + 8 + 8)
-    return max(first, last)
+    layer = 2 * shape.kv_heads * shape.head_dim * a * rows * (prompt + new)
+    first = read(shape, scoring(model.dtype, shape.chatglm), lora, rows, prompt)
+    later = layer + rows * shape.vocab * (a + 4 + 4 + 8 + 8)
+    return shape.layers * layer + max(first, later)
 
 
 def lm_head(shape: Shape, precision: Precision, tokens: int) -> int:

@@ -42,5 +42,5 @@ def test_lengths_are_alike_within_a_batch():
 
 def test_padding_share_by_hand():
     # batches (2, 4) and (3, 3) and (5): 17 tokens on 8 + 6 + 5 positions
-    assert padding_share([2, 4, 3, 3, 5], 2) == 1 - 17 / 19
+    assert padding_share([2, 4, 3, 3, 5], 2) == round(1 - 17 / 19, 4)
     assert padding_share([], 2) == 0.0

@@ -97,8 +97,8 @@ import os, runpy, sys
 from stages.rl.trainer import Trainer
 
 scores = Trainer._scores
-def with_nan(self, rollouts):
-    return scores(self, rollouts) + (float("nan") if os.environ["RANK"] == "1" and self.state.update else 0.0)
+def with_nan(self, *arguments):
+    return scores(self, *arguments) + (float("nan") if os.environ["RANK"] == "1" and self.state.update else 0.0)
 Trainer._scores = with_nan
 sys.argv[0] = sys.argv.pop(1)
 runpy.run_path(sys.argv[0], run_name="__main__")

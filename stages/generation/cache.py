@@ -57,5 +57,7 @@ def preallocated(layers: int, columns: int) -> Any:
 
 
 def select(cache: Any, rows: Tensor) -> Any:
-    """A cache with these rows alone."""
-    return Cache(layers=[layer.select(rows) for layer in cache.layers])
+    """A cache with these rows alone. Layer by layer, so that no more than one is there twice; `cache` is used up."""
+    for number, layer in enumerate(cache.layers):
+        cache.layers[number] = layer.select(rows)
+    return Cache(layers=cache.layers)

@@ -9,7 +9,7 @@ from torch import Tensor
 from stages.generation.decoding import Decoding
 
 LIKELIEST = 128
-"""top_p is looked for among so many tokens; only where these don't hold that much, the whole vocabulary is sorted."""
+"""On a CPU top_p is looked for among so many tokens; only where these hold less, the whole vocabulary is sorted."""
 
 
 def next_tokens(logits: Tensor, uniforms: Tensor, seen: Tensor | None, decoding: Decoding) -> Tensor:
@@ -30,26 +30,33 @@ def next_tokens(logits: Tensor, uniforms: Tensor, seen: Tensor | None, decoding:
     scores = scores / decoding.temperature
     if not decoding.top_k and decoding.top_p == 1:
         return _draw(scores, uniforms)
-    size = scores.shape[-1]
     if decoding.top_k:
-        top, ids = scores.topk(min(decoding.top_k, size))
+        top, ids = scores.topk(min(decoding.top_k, scores.shape[-1]))
         total = top.logsumexp(-1, keepdim=True)
     else:
         total = scores.logsumexp(-1, keepdim=True)
-        on_cpu = scores.device.type == "cpu"  # elsewhere the answer to `enough` would have to be waited for
-        top, ids = scores.topk(min(LIKELIEST, size) if on_cpu else size)
-        if on_cpu and size > LIKELIEST:
-            enough = (top - total).exp().sum(-1) >= decoding.top_p
-            if not enough.all():
-                top, ids = scores.topk(size)
-    if decoding.top_p < 1:
-        probabilities = (top - total).exp()
-        higher = probabilities.cumsum(-1) - probabilities
-        kept = higher < decoding.top_p
-        kept[:, 0] = True
-        top = top.masked_fill(~kept, -torch.inf)
+        top, ids = scores.topk(min(LIKELIEST, scores.shape[-1]))
+        on_cpu = scores.device.type == "cpu"  # elsewhere the answer would have to be waited for
+        if not on_cpu or bool(((top - total).exp().sum(-1) < decoding.top_p).any()):
+            return _draw(_top_p(scores, scores.sort(-1, descending=True).values, total, decoding.top_p), uniforms)
     ids, order = ids.sort(-1)  # the draw goes by the order of the vocabulary
-    return ids.gather(-1, _draw(top.gather(-1, order), uniforms)[:, None]).squeeze(-1)
+    left = top.gather(-1, order)
+    if decoding.top_p < 1:
+        left = _top_p(left, top, total, decoding.top_p)
+    return ids.gather(-1, _draw(left, uniforms)[:, None]).squeeze(-1)
+
+
+def _top_p(scores: Tensor, descending: Tensor, total: Tensor, top_p: float) -> Tensor:
+    """scores [B, n] with −∞ in place of those that are not among the likeliest which hold `top_p` together.
+
+    Args:
+        descending: the largest scores, sorted.
+        total: [B, 1], what the scores' probabilities are divided by, as a logarithm.
+    """
+    probabilities = (descending - total).exp()
+    higher = probabilities.cumsum(-1) - probabilities
+    count = (higher < top_p).sum(-1, keepdim=True).clamp(min=1)
+    return scores.masked_fill(scores < descending.gather(-1, count - 1), -torch.inf)
 
 
 def _draw(scores: Tensor, uniforms: Tensor) -> Tensor:
