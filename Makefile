@@ -25,6 +25,9 @@ repro: check ## run the pipeline: only the stages whose inputs changed
 	@python -m stages.recover
 	dvc repro
 	@python -m stages.results
+	@test -z "$$(git status --porcelain -- dvc.lock reports 2>/dev/null)" || { \
+		echo; git status --short -- dvc.lock reports; \
+		echo 'experiments are compared with the last commit: git add dvc.lock reports && git commit -m "a run"'; }
 
 .PHONY: check
 check: setup ## check the parameters, the data and the model before anything trains
@@ -88,7 +91,8 @@ verify: setup ## run the committed pipeline in two fresh clones and compare the 
 	@python -m stages.verify
 
 .PHONY: bench
-bench: setup .bench-venv/installed ## measure PPO against TRL 1.12, which gets an environment of its own
+bench: setup .bench-venv/installed ## measure SFT, RM and predict against TRL 1.16, PPO against TRL 1.12 in an environment of its own
+	@python -m benchmarks.stages
 	@python -m benchmarks.ppo --trl-python .bench-venv/bin/python
 
 .bench-venv/installed: benchmarks/requirements-trl.txt

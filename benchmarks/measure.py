@@ -14,7 +14,7 @@ def peak_mb() -> float:
 
 
 class Meter:
-    """Marks the end of the imports; then one `update` per PPO update; the result is one JSON line."""
+    """Marks the end of the imports; then one `update` per update or run; the result is one JSON line."""
 
     def __init__(self) -> None:
         self.imports_mb = peak_mb()
@@ -32,10 +32,26 @@ class Meter:
         self.tokens.append(tokens)
         self._since = now
 
+    def callback(self) -> Any:
+        """For a `transformers.Trainer`: the whole training is one update."""
+        from transformers import TrainerCallback
+
+        meter = self
+
+        class Watch(TrainerCallback):  # type: ignore[misc]
+            def on_train_begin(self, *_: Any, **__: Any) -> None:
+                meter.start()
+
+            def on_train_end(self, *_: Any, **__: Any) -> None:
+                meter.update(0)
+
+        return Watch()
+
     def report(self, **more: Any) -> None:
         kept = slice(1, None) if len(self.seconds) > 1 else slice(None)
         seconds, tokens = self.seconds[kept], self.tokens[kept]
         result = {
+            "seconds": sum(seconds),
             "seconds_per_update": sum(seconds) / len(seconds),
             "tokens_per_update": sum(tokens) / len(tokens),
             "imports_mb": self.imports_mb,

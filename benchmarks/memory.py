@@ -13,8 +13,8 @@ activations      what autograd keeps: per token and block, the inputs of the nor
                  where it casts, and a byte per element for dropout); recomputed: each block's input, and one block
 in flight        twice the widest layer's output, and a mask of length² per sequence; without gradients, what a
                  block holds at its widest place
-LM head          sft: the tile of answer tokens × 32768 that TRL goes through; ppo: lm_head_chunk × vocabulary, as
-                 logits and three float32 tensors
+LM head          sft: the answers' tokens × vocabulary, ppo: lm_head_chunk × vocabulary; as logits and three
+                 float32 tensors
 generating       keys and values of every block, and the float64 sums of sampling
 merged copies    a second copy of the layers that carry LoRA
 
@@ -45,8 +45,6 @@ PROFILES = ("chatglm-6b", "chatglm-6b-12gb", "qwen3-0.6b", "qwen3-1.7b", "defaul
 STAGES = ("sft", "rm", "ppo", "predict", "evaluate")
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-TRL_TILE = (4096, 32768)
-"""Tokens × vocabulary entries of the logits that TRL 1.16 has at a time."""
 
 
 @dataclass(frozen=True)
@@ -226,8 +224,8 @@ def sft(shape: Shape, model: ModelConfig, config: SftConfig) -> dict[str, int]:
     return {
         "adapters": 16 * adapter(shape, config.lora),
         "activations": trained(shape, precision, config.lora, rows, length, model.gradient_checkpointing),
-        "LM head": min(labels, TRL_TILE[0]) * min(shape.vocab, TRL_TILE[1]) * precision.activation
-        + labels * shape.hidden * (4 + precision.activation),
+        # the logits, and in float32 these, their log-probabilities and their gradient
+        "LM head": labels * shape.vocab * (precision.activation + 12),
     }
 
 
@@ -247,17 +245,20 @@ def rm(shape: Shape, model: ModelConfig, config: RmConfig) -> dict[str, int]:
 def ppo(shape: Shape, model: ModelConfig, config: PpoConfig, below: list[LoraConfig]) -> dict[str, int]:
     """The largest of sampling, scoring and learning. `below`: the adapters of sft and rm, frozen."""
     length = config.max_source_length + config.max_response_length
-    precision, side = scoring(model.dtype, shape.chatglm), config.local_rollout_forward_batch_size
-    side, rows = min(side, config.batch_size), min(config.per_device_train_batch_size, config.batch_size)
+    precision, side = (
+        scoring(model.dtype, shape.chatglm),
+        min(config.local_rollout_forward_batch_size, config.batch_size),
+    )
+    rows = max(1, min(config.tokens_per_batch // length, config.batch_size))
 
     merged = merged_copy(shape, model, config.lora, config.merge_adapters_for_rollouts)
     sampling = merged + generating(
         shape, model, None if merged else config.lora, side, config.max_source_length, config.max_response_length
     )
     judging = max(
-        read(shape, precision, config.lora, side, length),
-        side * length * shape.hidden * precision.activation
-        + lm_head(shape, precision, min(config.lm_head_chunk, side * config.max_response_length)),
+        read(shape, precision, config.lora, rows, length),
+        rows * length * shape.hidden * precision.activation
+        + lm_head(shape, precision, min(config.lm_head_chunk, rows * config.max_response_length)),
     )
     learning = trained(shape, precision, config.lora, rows, length, model.gradient_checkpointing) + lm_head(
         shape, precision, min(config.lm_head_chunk, rows * config.max_response_length)
@@ -286,7 +287,7 @@ def evaluate(shape: Shape, model: ModelConfig, config: EvaluateConfig, lora: Lor
     precision = scoring(model.dtype, shape.chatglm)
     return {
         "adapters": 4 * adapter(shape, lora),
-        "activations": read(shape, precision, lora, config.batch_size, length),
+        "activations": read(shape, precision, lora, max(1, config.tokens_per_batch // length), length),
     }
 
 

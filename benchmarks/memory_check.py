@@ -20,6 +20,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from benchmarks import memory
 from stages.generation import generate
+from stages.generation.decoding import PLAIN
 from stages.models import forward
 from stages.models.chatglm.configuration import ChatGLMConfig
 from stages.models.chatglm.modeling import ChatGLMForCausalLM
@@ -150,7 +151,7 @@ def head(shape: memory.Shape, precision: memory.Precision, trains: bool) -> tupl
 def generated(shape: memory.Shape) -> tuple[int, int]:
     model = network(shape, torch.float32).eval()
     prompts = [[*range(5, 5 + PROMPT - 2), GMASK, SOP]] * ROWS
-    decoding = generate.Decoding(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
+    decoding = PLAIN
 
     def run() -> None:
         list(generate.generate(model, prompts, ["a"] * ROWS, decoding, NEW, ROWS, [0], 0))

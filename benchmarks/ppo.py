@@ -41,10 +41,15 @@ def main() -> None:
     parser.add_argument("--trl-python", help="the interpreter of the virtual environment that has TRL 1.12")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each side")
     parser.add_argument("--updates", type=int, default=4, help="updates per run; the first is a warm-up")
-    parser.add_argument("--micro-batch-size", type=int, default=2, help="responses per forward and backward pass")
+    parser.add_argument("--micro-batch-size", type=int, default=2, help="TRL's responses per forward and backward pass")
+    parser.add_argument("--tokens-per-batch", type=int, default=768, help="our tokens per forward and backward pass")
     parser.add_argument("--profile", action="store_true", help="show where the CPU time of this project's side goes")
     arguments = parser.parse_args()
-    settings = SETTINGS | {"updates": arguments.updates, "micro_batch_size": arguments.micro_batch_size}
+    settings = SETTINGS | {
+        "updates": arguments.updates,
+        "micro_batch_size": arguments.micro_batch_size,
+        "tokens_per_batch": arguments.tokens_per_batch,
+    }
 
     with tempfile.TemporaryDirectory() as folder:
         setup = result([sys.executable, "-m", "benchmarks.ppo_setup", folder, json.dumps(settings)])

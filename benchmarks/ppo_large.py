@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--vocab-size", type=int, default=130528)
     parser.add_argument("--dtype", choices=["bfloat16", "float32"], default="bfloat16")
     parser.add_argument("--batch-size", type=int, default=8, help="responses per update")
-    parser.add_argument("--micro-batch-size", type=int, default=2, help="responses per forward and backward pass")
+    parser.add_argument("--tokens-per-batch", type=int, default=768, help="of a forward and backward pass")
     parser.add_argument("--prompt-tokens", type=int, default=256)
     parser.add_argument("--new-tokens", type=int, default=128)
     parser.add_argument("--ppo-epochs", type=int, default=4)
@@ -108,7 +108,7 @@ def make(arguments: argparse.Namespace, accelerator: Any, work: Path) -> Trainer
         batch_size=arguments.batch_size,
         num_ppo_epochs=arguments.ppo_epochs,
         num_mini_batches=1,
-        per_device_train_batch_size=arguments.micro_batch_size,
+        tokens_per_batch=arguments.tokens_per_batch,
         learning_rate=1e-5,
         lr_scheduler_type="constant",
         warmup_ratio=0.0,

@@ -60,7 +60,7 @@ def make(folder: Path, settings: dict[str, Any], work: Path) -> Trainer:
         batch_size=settings["batch_size"],
         num_ppo_epochs=settings["num_ppo_epochs"],
         num_mini_batches=1,
-        per_device_train_batch_size=settings["micro_batch_size"],
+        tokens_per_batch=settings["tokens_per_batch"],
         learning_rate=settings["learning_rate"],
         lr_scheduler_type="constant",
         warmup_ratio=0.0,

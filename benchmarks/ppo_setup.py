@@ -102,11 +102,11 @@ def floor(network: Any, prompt: float, settings: dict[str, Any]) -> dict[str, fl
 
     def through(weights: list[Tensor], tokens: int) -> float:
         inputs = {w.shape[1]: torch.randn(tokens, w.shape[1]) for w in weights}
-        return _seconds(lambda: [torch.nn.functional.linear(inputs[w.shape[1]], w) for w in weights])
+        return seconds(lambda: [torch.nn.functional.linear(inputs[w.shape[1]], w) for w in weights])
 
     def back(weights: list[Tensor], tokens: int) -> float:
         gradients = {w.shape[0]: torch.randn(tokens, w.shape[0]) for w in weights}
-        return _seconds(lambda: [gradients[w.shape[0]] @ w for w in weights])
+        return seconds(lambda: [gradients[w.shape[0]] @ w for w in weights])
 
     prefill = through(layers, rows * round(prompt)) + through(head, rows)
     decode = (new - 1) * (through(layers, rows) + through(head, rows))
@@ -131,7 +131,7 @@ def floor(network: Any, prompt: float, settings: dict[str, Any]) -> dict[str, fl
     }
 
 
-def _seconds(work: Callable[[], Any], at_least: float = 0.3) -> float:
+def seconds(work: Callable[[], Any], at_least: float = 0.3) -> float:
     """The least CPU time of one call: what disturbs a run only ever adds."""
     with torch.no_grad():
         work()

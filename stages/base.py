@@ -62,7 +62,7 @@ def main(
         raise UserError("params.yaml: model.name is `tiny`, which is trained in float32: set model.dtype to float32")
 
     with resume.folder("base", [seed, model.model_dump(), config.model_dump()], [train, validate]) as state:
-        from transformers import Trainer, TrainingArguments, set_seed
+        from transformers import Trainer, set_seed
 
         set_seed(seed)
         texts, held_out = corpus(train), corpus(validate)
@@ -74,13 +74,13 @@ def main(
 
         run = Trainer(
             model=network,
-            args=trainer.on_one_gpu(TrainingArguments(**trainer.arguments(config, "float32", False, seed, state))),
+            args=trainer.arguments(config, model, seed, state),
             train_dataset=[blocks[i] for i in order],
             eval_dataset=eval_blocks,
             data_collator=collate,
             callbacks=trainer.callbacks(state),
         )
-        trainer.train(run, state, len(order))
+        trainer.train(run, state)
 
         outcome = trainer.write_curves(run, log, CURVE, EVAL_CURVE, len(blocks) / config.batch_size)
         atomic.write_json(

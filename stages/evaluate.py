@@ -26,8 +26,8 @@ class EvaluateConfig(params.Section):
     """Tokens of history and question; the oldest rounds go first, the question survives."""
     max_target_length: params.Tokens = 256
     """Tokens of the answer, its EOS included."""
-    batch_size: params.BatchSize = 64
-    """Answers scored side by side."""
+    tokens_per_batch: params.Tokens = 2048
+    """Tokens of one pass through the reward model, padding included; answers of like length go together."""
 
 
 @command
@@ -126,7 +126,7 @@ class Scorer:
         return ids if text.ended or len(ids) == 1 else ids[:-1]
 
     def rewards(self, prompts: Sequence[list[int]], texts: Sequence[Text]) -> list[float]:
-        pad, size = self.tokenizer.pad_token_id, self.config.batch_size
+        pad, size = self.tokenizer.pad_token_id, self.config.tokens_per_batch
         return reward.score(self.model, self.head, prompts, [self.answer(text) for text in texts], pad, size)
 
     def of_answers(self, samples: Sequence[records.Sample], texts: Sequence[Text]) -> list[float]:
@@ -171,19 +171,20 @@ class Scorer:
         from stages.models import forward
 
         prompts, ids = [self.prompt(sample) for sample in samples], [self.answer(text) for text in texts]
-        pad, size, device = self.tokenizer.pad_token_id, self.config.batch_size, self.head.weight.device
+        pad, device = self.tokenizer.pad_token_id, self.head.weight.device
+        plan = forward.plan(forward.lengths(prompts, ids), self.config.tokens_per_batch)
         to_logits = forward.causal_lm(self.model).get_output_embeddings()
         found = [0.0] * len(ids)
         with torch.no_grad():
-            for rows, batch in forward.batches(prompts, ids, size, pad, device):
+            for rows, batch in forward.batches(prompts, ids, plan, pad, device):
                 states = []
                 for adapters in (policy, reference):
                     with stack.active(self.model, adapters):
-                        states.append(forward.hidden_states(self.model, batch)[:, batch.prompt_length - 1 : -1])
+                        states.append(forward.hidden_states(self.model, batch))
                 for at, row in enumerate(rows):  # one answer's logits at a time: a large vocabulary fills the memory
-                    ours, theirs = (
-                        torch.log_softmax(to_logits(side[at, : len(ids[row])]).float(), dim=-1) for side in states
-                    )
+                    first = len(prompts[row]) - 1  # the position that predicts the answer's first token
+                    span = slice(first, first + len(ids[row]))
+                    ours, theirs = (torch.log_softmax(to_logits(side[at, span]).float(), dim=-1) for side in states)
                     found[row] = float((ours.exp() * (ours - theirs)).sum())
         return found
 

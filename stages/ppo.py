@@ -19,6 +19,7 @@ from stages.text import encoding, records
 @command
 def main(
     train: Annotated[Path, typer.Option(help="samples whose questions are answered (JSON lines)")],
+    validate: Annotated[Path, typer.Option(help="more of them")],
     base: Annotated[Path, typer.Option(help="folder of the base model")],
     sft: Annotated[Path, typer.Option(help="folder of the sft adapter")],
     rm: Annotated[Path, typer.Option(help="folder of the reward adapter and its head")],
@@ -29,7 +30,7 @@ def main(
     """Train the policy against the reward model."""
     seed = params.load(params_file, "seed", int)
     config = params.load(params_file, "ppo", PpoConfig)
-    samples = records.read_samples(train)
+    samples = [*records.read_samples(train), *records.read_samples(validate)]
     frozen_base = base_model.read(base)
     stack.resolve(frozen_base, [rm])
     stack.resolve(frozen_base, [sft])  # a stack that does not fit ends here, before any weight is read
@@ -37,9 +38,8 @@ def main(
     from transformers import set_seed
 
     accelerator = processes.join()
-    with resume.folder("ppo", [seed, config.model_dump()], [train, base, sft, rm]) as state_folder:
+    with resume.folder("ppo", [seed, config.model_dump()], [train, validate, base, sft, rm]) as state_folder:
         from stages.generation.generate import eos_ids
-        from stages.rl.stats import CURVE
         from stages.rl.trainer import Trainer
 
         set_seed(seed)
@@ -66,7 +66,7 @@ def main(
         if not accelerator.is_main_process:
             return
 
-        curves.write(log / "curve.csv", CURVE, state.rows)
+        curves.write(log / "curve.csv", list(state.rows[0]), state.rows)
         environment.write(log)
         atomic.write_json(log / "metrics.json", summary(state))
         with atomic.folder(to) as folder:
@@ -101,7 +101,7 @@ def encode(tokenizer: Any, sample: records.Sample, config: PpoConfig) -> list[in
 
 
 def summary(state: Any) -> dict[str, Any]:
-    """The first and the last tenth of the run, side by side."""
+    """The first update, whose answers are the SFT model's, and the last tenth of the run, side by side."""
     tenth = max(1, len(state.rows) // 10)
     names = ("score", "reward", "kl", "entropy", "response_length", "eos_rate", "repetition")
 
@@ -113,7 +113,7 @@ def summary(state: Any) -> dict[str, Any]:
         "stopped_early": state.stopped_early,
         "warned_of_hacking": state.warned,
         "reward_mean_of_sft": round(state.reward_mean, 4),
-        "first": {name: mean(state.rows[:tenth], name) for name in names},
+        "first": {name: mean(state.rows[:1], name) for name in names},
         "last": {name: mean(state.rows[-tenth:], name) for name in names},
     }
 

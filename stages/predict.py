@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.generation.generate import Decoding
+from stages.generation.decoding import Decoding
 from stages.models import base_model, sharding, stack
 from stages.runtime import atomic, params, processes
 from stages.runtime.command import command

@@ -3,7 +3,8 @@
 python -m stages.rm --help
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -14,8 +15,8 @@ from stages.models import base_model, reward, stack
 from stages.models.lora import LoraConfig
 from stages.runtime import atomic, params, processes, resume
 from stages.runtime.command import command
-from stages.text import encoding, records
-from stages.training import evaluation, length_grouping, trainer
+from stages.text import encoding, held_out, records
+from stages.training import length_grouping, trainer, weighted
 from stages.training.config import TrainingConfig
 
 
@@ -46,50 +47,43 @@ def main(
     """Train the reward model on the preference pairs."""
     seed = params.load(params_file, "seed", int)
     config = params.load(params_file, "rm", RmConfig)
-    pairs, held_out = records.read_pairs(train), records.read_pairs(validate)
+    pairs = records.read_pairs(train)
+    choosing, reported = held_out.parts(records.read_pairs(validate))
     frozen_base = base_model.read(base)
     trainer.check_processes(config, frozen_base.model.dtype)
     first = processes.is_first()
 
     with resume.folder("rm", [seed, config.model_dump()], [train, validate, base]) as state:
-        from datasets import Dataset
         from peft import get_peft_model
         from transformers import set_seed
-        from trl import RewardConfig, RewardTrainer
 
         set_seed(seed)
         tokenizer = frozen_base.tokenizer()
         encoded = [encode(tokenizer, pair, config) for pair in pairs]
-        encoded_held_out = [encode(tokenizer, pair, config) for pair in held_out]
-        lengths = [max(map(len, pair.row().values())) for pair in encoded]
+        encoded_choosing = [encode(tokenizer, pair, config) for pair in choosing]
+        lengths = [max(pair.lengths) for pair in encoded]
         order = length_grouping.length_grouped_order(lengths, config.batch_size, config.num_train_epochs, seed)
+        in_order = [encoded[i] for i in order]
 
         model = reward.in_float32(frozen_base.reward_model())
+        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
         lora = config.lora.fit(model, "rm").config(task_type="SEQ_CLS", modules_to_save=["score"])
         model = get_peft_model(model, lora)
-        common = trainer.arguments(
-            config, frozen_base.model.dtype, frozen_base.model.gradient_checkpointing, seed, state
-        )
-        measures = ["loss", "accuracy", "margin"]
-        run = evaluation.with_token_weighted_eval(RewardTrainer, measures, preference_loss(config))(
+        run = weighted.trainer(
+            preference_loss(config),
+            ["loss", "accuracy", "margin"],
+            step_weight=config.batch_size,
             model=model,
-            args=trainer.on_one_gpu(
-                RewardConfig(
-                    **common,
-                    max_length=None,  # a length here would drop pairs; they are cut above instead
-                    disable_dropout=False,
-                    center_rewards_coefficient=config.center_rewards_coefficient or None,
-                )
-            ),
-            train_dataset=Dataset.from_list([encoded[i].row() for i in order]),
-            eval_dataset=Dataset.from_list([pair.row() for pair in encoded_held_out]),
-            processing_class=tokenizer,
+            args=trainer.arguments(config, frozen_base.model, seed, state),
+            train_dataset=in_order,
+            eval_dataset=sorted(encoded_choosing, key=lambda pair: max(pair.lengths)),
+            data_collator=partial(collate, pad=tokenizer.pad_token_id),
             callbacks=trainer.callbacks(state),
         )
-        trainer.train(run, state, len(order))
-        both_sides = 2 * config.per_device_train_batch_size  # as many rows as a batch of pairs has
+        trainer.train(run, state)
         # on all processes: a base may be sharded
-        scores = score_pairs(run.model, encoded_held_out, held_out, tokenizer.pad_token_id, both_sides)
+        encoded_reported = [encode(tokenizer, pair, config) for pair in reported]
+        scores = score_pairs(run.model, encoded_reported, reported, tokenizer.pad_token_id)
         if not first:
             return
 
@@ -97,12 +91,11 @@ def main(
         atomic.write_jsonl(log / "scores.jsonl", scores)
         margins = [row["chosen"] - row["rejected"] for row in scores]
         shorter = [m for m, row in zip(margins, scores, strict=True) if row["chosen_length"] <= row["rejected_length"]]
-        in_order = [lengths[i] for i in order]
         atomic.write_json(
             log / "metrics.json",
             {
-                "pairs": {"train": len(pairs), "validate": len(held_out)},
-                "padding_share": round(length_grouping.padding_share(in_order, config.per_device_train_batch_size), 4),
+                "pairs": {"train": len(pairs), "choosing": len(choosing), "reported": len(reported)},
+                "padding_share": padding_share(in_order, config.per_device_train_batch_size),
                 **outcome,
                 "eval_accuracy": round(sum(m > 0 for m in margins) / len(margins), 4),
                 "eval_margin": round(sum(margins) / len(margins), 4),
@@ -118,6 +111,8 @@ def main(
 
 CURVE = ("step", "epoch", "loss", "grad_norm", "learning_rate", "accuracy", "margin")
 EVAL_CURVE = ("step", "epoch", "eval_loss", "eval_accuracy", "eval_margin")
+TOKENS_PER_BATCH = 2048
+"""Of a pass that scores held-out answers, padding included."""
 
 
 class EncodedPair(NamedTuple):
@@ -125,8 +120,10 @@ class EncodedPair(NamedTuple):
     chosen: list[int]
     rejected: list[int]
 
-    def row(self) -> dict[str, list[int]]:
-        return {"chosen_ids": [*self.prompt, *self.chosen], "rejected_ids": [*self.prompt, *self.rejected]}
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """Tokens of the prompt with either answer."""
+        return len(self.prompt) + len(self.chosen), len(self.prompt) + len(self.rejected)
 
 
 def encode(tokenizer: Any, pair: records.Pair, config: RmConfig) -> EncodedPair:
@@ -138,13 +135,33 @@ def encode(tokenizer: Any, pair: records.Pair, config: RmConfig) -> EncodedPair:
     )
 
 
-def preference_loss(config: RmConfig) -> Callable[[Any, Any], Any]:
-    """(model, batch of b pairs) → [b, 4]: 1, the loss that the trainer minimises, whether it is right, the margin."""
+def collate(pairs: Sequence[EncodedPair], pad: int) -> dict[str, Any]:
+    """All chosen answers, then all rejected ones, as rows padded on the right: the shorter half apart from the longer.
 
-    def measure(model: Any, batch: Any) -> Any:
+    ids: a list of [rows, T]; place [2b]: where among their rows each answer stands.
+    """
+    import torch
+
+    rows = [[*pair.prompt, *pair.chosen] for pair in pairs] + [[*pair.prompt, *pair.rejected] for pair in pairs]
+    by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    ids = []
+    for half in (by_length[: len(pairs)], by_length[len(pairs) :]):
+        padded = torch.full((len(half), max(len(rows[i]) for i in half)), pad)
+        for row, i in enumerate(half):
+            padded[row, : len(rows[i])] = torch.tensor(rows[i])
+        ids.append(padded)
+    return {"ids": ids, "place": torch.tensor(by_length).argsort()}
+
+
+def preference_loss(config: RmConfig) -> weighted.Measure:
+    """Gives [b, 4]: 1, the loss of Bradley and Terry with the centring term, whether the pair is right, the margin."""
+
+    def measure(model: Any, batch: dict[str, Any]) -> Any:
         import torch
 
-        chosen, rejected = model(**batch, use_cache=False).logits.float().squeeze(-1).chunk(2)
+        # Without a mask: what pads a row stands behind its tokens, and the score is read at the last of these.
+        scores = torch.cat([model(input_ids=ids, use_cache=False).logits for ids in batch["ids"]])
+        chosen, rejected = scores.float().squeeze(-1)[batch["place"]].chunk(2)
         margin = chosen - rejected
         loss = -torch.nn.functional.logsigmoid(margin) + config.center_rewards_coefficient * (chosen + rejected) ** 2
         return torch.stack([torch.ones_like(loss), loss, (margin > 0).to(loss.dtype), margin], dim=1)
@@ -152,14 +169,20 @@ def preference_loss(config: RmConfig) -> Callable[[Any, Any], Any]:
     return measure
 
 
-def score_pairs(
-    model: Any, encoded: list[EncodedPair], pairs: list[records.Pair], pad: int, batch_size: int
-) -> list[dict[str, Any]]:
-    """Scores and character lengths of both answers of each held-out pair."""
+def padding_share(pairs: Sequence[EncodedPair], batch_size: int) -> float:
+    """Share of the positions that are padding when the pairs are collated in batches."""
+    lengths = []
+    for start in range(0, len(pairs), batch_size):
+        lengths += sorted(length for pair in pairs[start : start + batch_size] for length in pair.lengths)
+    return length_grouping.padding_share(lengths, batch_size)
+
+
+def score_pairs(model: Any, encoded: list[EncodedPair], pairs: list[records.Pair], pad: int) -> list[dict[str, Any]]:
+    """Scores and character lengths of both answers of each pair."""
     model.eval()
     prompts = [pair.prompt for pair in encoded for _ in range(2)]
     answers = [answer for pair in encoded for answer in (pair.chosen, pair.rejected)]
-    scores = reward.score(model, reward.trained_head(model), prompts, answers, pad, batch_size)
+    scores = reward.score(model, reward.trained_head(model), prompts, answers, pad, TOKENS_PER_BATCH)
     return [
         {
             "chosen": round(scores[2 * i], 4),

@@ -4,18 +4,20 @@ python -m stages.sft --help
 """
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from stages.models import base_model, stack
+from stages.models import base_model, forward, stack
 from stages.models.lora import LoraConfig
 from stages.runtime import atomic, params, processes, resume
 from stages.runtime.command import command
 from stages.text import encoding, records
-from stages.training import evaluation, length_grouping, trainer
+from stages.training import length_grouping, trainer, weighted
 from stages.training.config import TrainingConfig
 
 
@@ -26,7 +28,7 @@ class SftConfig(TrainingConfig):
     max_target_length: params.Tokens = 128
     """Tokens of the answer, its EOS included; a longer answer is cut at its end."""
     dev_ratio: params.Ratio = 0.05
-    """Share of train + validation that is held out for the eval loss."""
+    """Share of train + validation that is held out, whole dialogues: its loss chooses the checkpoint."""
     lora: LoraConfig = LoraConfig()
     """The adapter."""
 
@@ -43,51 +45,51 @@ def main(
     """Fine-tune the base on the doctors' answers."""
     seed = params.load(params_file, "seed", int)
     config = params.load(params_file, "sft", SftConfig)
-    samples = [*records.read_samples(train), *records.read_samples(validate)]
+    samples, dialogues = read(train, validate)
     frozen_base = base_model.read(base)
     trainer.check_processes(config, frozen_base.model.dtype)
     first = processes.is_first()
 
     with resume.folder("sft", [seed, config.model_dump()], [train, validate, base]) as state:
-        from datasets import Dataset
         from peft import get_peft_model
         from transformers import set_seed
-        from trl import SFTConfig, SFTTrainer
 
         set_seed(seed)
         tokenizer = frozen_base.tokenizer()
         encoded = [encode(tokenizer, sample, config) for sample in samples]
-        dev_rows, train_rows = split(len(encoded), config.dev_ratio, seed)
+        dev_rows, train_rows = split(dialogues, config.dev_ratio, seed)
         lengths = [len(encoded[i].ids) for i in train_rows]
         order = length_grouping.length_grouped_order(lengths, config.batch_size, config.num_train_epochs, seed)
+        in_order = [encoded[train_rows[i]] for i in order]
 
         model = frozen_base.causal_lm()
         model = get_peft_model(model, config.lora.fit(model, "sft").config(task_type="CAUSAL_LM"))
-        common = trainer.arguments(
-            config, frozen_base.model.dtype, frozen_base.model.gradient_checkpointing, seed, state
-        )
-        run = evaluation.with_token_weighted_eval(SFTTrainer, ["loss"], answer_loss)(
+        run = weighted.trainer(
+            answer_loss,
+            ["loss"],
+            step_weight=sum(sample.answer_length for sample in in_order) / len(order) * config.batch_size,
             model=model,
-            args=trainer.on_one_gpu(SFTConfig(**common, max_length=None, shuffle_dataset=False, packing=False)),
-            train_dataset=Dataset.from_list([encoded[train_rows[i]].row() for i in order]),
-            eval_dataset=Dataset.from_list([encoded[i].row() for i in dev_rows]),
-            processing_class=tokenizer,
+            args=trainer.arguments(config, frozen_base.model, seed, state),
+            train_dataset=in_order,
+            eval_dataset=sorted((encoded[i] for i in dev_rows), key=lambda sample: len(sample.ids)),
+            data_collator=partial(collate, pad=tokenizer.pad_token_id),
             callbacks=trainer.callbacks(state),
         )
-        trainer.train(run, state, len(order))
+        trainer.train(run, state)
         if not first:
             return
 
         outcome = trainer.write_curves(run, log, CURVE, EVAL_CURVE, len(train_rows) / config.batch_size)
-        in_order = [lengths[i] for i in order]
         atomic.write_json(
             log / "metrics.json",
             {
                 "samples": {"train": len(train_rows), "dev": len(dev_rows)},
-                "samples_with_dropped_rounds": sum(e.dropped_rounds > 0 for e in encoded),
+                "samples_with_dropped_rounds": sum(e.dropped_turns > 0 for e in encoded),
                 "samples_with_cut_question": sum(e.cut_question > 0 for e in encoded),
                 "samples_with_cut_answer": sum(e.cut_answer > 0 for e in encoded),
-                "padding_share": round(length_grouping.padding_share(in_order, config.per_device_train_batch_size), 4),
+                "padding_share": length_grouping.padding_share(
+                    [len(sample.ids) for sample in in_order], config.per_device_train_batch_size
+                ),
                 "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
                 **outcome,
             },
@@ -98,24 +100,20 @@ def main(
 
 CURVE = ("step", "epoch", "loss", "grad_norm", "learning_rate")
 EVAL_CURVE = ("step", "epoch", "eval_loss")
-IGNORED = -100
-"""The label that cross-entropy leaves out."""
 
 
 @dataclass(frozen=True)
 class EncodedSample:
     ids: list[int]
     prompt_length: int
-    dropped_rounds: int
+    dropped_turns: int
     cut_question: int
     cut_answer: int
 
-    def row(self) -> dict[str, Any]:
-        """The loss counts the answer alone, its EOS included."""
-        return {
-            "input_ids": self.ids,
-            "labels": [IGNORED] * self.prompt_length + self.ids[self.prompt_length :],
-        }
+    @property
+    def answer_length(self) -> int:
+        """Tokens that the loss counts: the answer's, its EOS included."""
+        return len(self.ids) - self.prompt_length
 
 
 def encode(tokenizer: Any, sample: records.Sample, config: SftConfig) -> EncodedSample:
@@ -126,20 +124,65 @@ def encode(tokenizer: Any, sample: records.Sample, config: SftConfig) -> Encoded
     )
 
 
-def answer_loss(model: Any, batch: Any) -> Any:
-    """[b, 2]: how many tokens each answer has, and their negative log-likelihood in all."""
+def collate(samples: Sequence[EncodedSample], pad: int) -> dict[str, Any]:
+    """ids [b, T], padded on the right, and answer [b, T]: whether the NEXT token is one of the answer's."""
     import torch
 
-    outputs = model(**batch, use_cache=False, fused_lm_head=True)
-    return torch.stack([outputs.label_mask.sum(1), -outputs.log_probs.sum(1)], dim=1)
+    longest = max(len(sample.ids) for sample in samples)
+    ids = torch.full((len(samples), longest), pad)
+    answer = torch.zeros(ids.shape, dtype=torch.bool)
+    for row, sample in enumerate(samples):
+        ids[row, : len(sample.ids)] = torch.tensor(sample.ids)
+        answer[row, sample.prompt_length - 1 : len(sample.ids) - 1] = True
+    return {"ids": ids, "answer": answer}
 
 
-def split(count: int, dev_ratio: float, seed: int) -> tuple[list[int], list[int]]:
-    """Indices of the held-out dev samples and of the rest, each in order."""
-    shuffled = list(range(count))
+def answer_loss(model: Any, batch: dict[str, Any]) -> Any:
+    """[b, 2]: how many tokens each answer has, and their negative log-likelihood in all.
+
+    Only the positions that predict an answer's token go through the LM head. The rows need no mask: what pads a row
+    stands behind its tokens, which see only what stands before them.
+    """
+    import torch
+
+    ids, answer = batch["ids"], batch["answer"]
+    with forward.head_reads(model, answer):
+        logits = model(input_ids=ids, use_cache=False).logits
+    labels = ids.roll(-1, dims=1)[answer]
+    losses = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
+    row = answer.nonzero()[:, 0]
+    sums = losses.new_zeros(len(ids)).index_add(0, row, losses)
+    return torch.stack([answer.sum(1).to(sums.dtype), sums], dim=1)
+
+
+def read(*files: Path) -> tuple[list[records.Sample], list[tuple[int, int]]]:
+    """The samples of all files, and the dialogue of each, as the file's number and the dialogue's number in it."""
+    samples: list[records.Sample] = []
+    dialogues = []
+    for number, file in enumerate(files):
+        for place, sample in enumerate(records.read_samples(file)):
+            samples.append(sample)
+            dialogues.append((number, place if sample.dialogue is None else sample.dialogue))
+    return samples, dialogues
+
+
+def split(dialogues: Sequence[tuple[int, int]], dev_ratio: float, seed: int) -> tuple[list[int], list[int]]:
+    """Indices of the held-out dev samples and of the rest, each in order; no dialogue is in both.
+
+    A later sample of a dialogue has the earlier answers in its history: split by sample, most dev answers could be read
+    in a training sample.
+    """
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, dialogue in enumerate(dialogues):
+        groups.setdefault(dialogue, []).append(index)
+    shuffled = list(groups.values())
     random.Random(seed).shuffle(shuffled)
-    border = max(1, round(count * dev_ratio))
-    return sorted(shuffled[:border]), sorted(shuffled[border:])
+    dev: list[int] = []
+    for group in shuffled[:-1]:  # one dialogue at least is for training
+        if len(dev) >= max(1, round(len(dialogues) * dev_ratio)):
+            break
+        dev += group
+    return sorted(dev), sorted(set(range(len(dialogues))) - set(dev))
 
 
 if __name__ == "__main__":

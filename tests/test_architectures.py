@@ -14,7 +14,9 @@ from safetensors.torch import load_file
 
 from stages import base as base_stage
 from stages import evaluate, ppo, predict, rm, sft
-from stages.generation.generate import Decoding, eos_ids, generate
+from stages.generation import loop
+from stages.generation.decoding import Decoding
+from stages.generation.generate import eos_ids, generate
 from stages.models import base_model, forward, reward, stack
 from stages.rl import logprobs
 from stages.runtime.errors import UserError
@@ -27,7 +29,7 @@ SAMPLES = [
     for n, text in enumerate(tiny_models.TEXTS * 2)
 ]  # fmt: skip
 PAIRS = [
-    {"history": [], "instruction": families.NOW, "chosen": text, "rejected": text[: 3 + n]}
+    {"history": [], "instruction": f"{n}岁，{families.NOW}", "chosen": text, "rejected": text[: 3 + n]}
     for n, text in enumerate(tiny_models.TEXTS)
 ]
 SUPERVISED = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "learning_rate": 0.02, "warmup_ratio": 0.0,
@@ -49,23 +51,21 @@ class Run(NamedTuple):
 @pytest.fixture(scope="module", params=families.FAMILIES)
 def run(request, tmp_path_factory):
     """All stages from base to score on one family's model."""
-    import trl
-
     family = families.FAMILIES[request.param]
     folder = tmp_path_factory.mktemp(request.param)
     families.write(folder / "model", family)
     config = write_params(folder, str(folder / "model"))
     write_data(folder)
     seen = []
-    compute_loss = trl.SFTTrainer.compute_loss
+    answer_loss = sft.answer_loss
 
-    def spy(self, model, inputs, *args, **kwargs):
-        seen.append({name: tensor.clone() for name, tensor in inputs.items()})
-        return compute_loss(self, model, inputs, *args, **kwargs)
+    def spy(model, batch):
+        seen.append({name: tensor.clone() for name, tensor in batch.items()})
+        return answer_loss(model, batch)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COVID_DOCTOR_WORK", str(folder / "work"))
-        patch.setattr(trl.SFTTrainer, "compute_loss", spy)
+        patch.setattr(sft, "answer_loss", spy)
         run_stages(folder, config)
     return Run(family, folder, seen)
 
@@ -77,8 +77,8 @@ def write_params(folder: Path, model: str, **more: object) -> Path:
         params[stage] |= SUPERVISED
         params[stage]["lora"]["r"] = 2
     params["sft"]["dev_ratio"] = 0.1
-    params["ppo"] |= {"total_episodes": 8, "batch_size": 4, "per_device_train_batch_size": 2, "learning_rate": 0.02,
-                      "min_response_length": 6, "max_response_length": 8}  # fmt: skip
+    params["ppo"] |= {"total_episodes": 8, "batch_size": 4, "tokens_per_batch": 300, "learning_rate": 0.02,
+                      "normalization_samples": 4, "min_response_length": 6, "max_response_length": 8}  # fmt: skip
     params["predict"] |= {"max_new_tokens": 8}
     (folder / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     return folder / "params.yaml"
@@ -97,7 +97,7 @@ def run_stages(to: Path, config: Path) -> None:
     base_stage.main(samples, samples, to / "base", log / "base", config)
     sft.main(samples, test, to / "base", to / "sft", log / "sft", config)
     rm.main(pairs, pairs, to / "base", to / "rm", log / "rm", config)
-    ppo.main(samples, to / "base", to / "sft", to / "rm", to / "ppo", log / "ppo", config)
+    ppo.main(samples, test, to / "base", to / "sft", to / "rm", to / "ppo", log / "ppo", config)
     stacks = {"base": [], "sft": [to / "sft"], "ppo": [to / "sft", to / "ppo"]}
     for name, adapters in stacks.items():
         predict.main(name, test, to / "base", to / "answers" / f"{name}.jsonl", config, adapters)
@@ -136,13 +136,28 @@ def test_the_loss_covers_the_answers_and_no_padding(run):
     assert len(run.seen) >= 2
     padded = 0
     for batch in run.seen:
-        for ids, labels, mask in zip(batch["input_ids"], batch["labels"], batch["attention_mask"], strict=True):
-            counted = labels != sft.IGNORED
-            assert not counted[mask == 0].any() and (ids[mask == 0] == tokenizer.pad_token_id).all()
-            assert torch.equal(ids[counted], labels[counted]) and labels[counted][-1] == tokenizer.eos_token_id
-            assert tokenizer.decode(labels[counted][:-1]) in tiny_models.TEXTS
-            padded += int((mask == 0).sum())
+        for ids, answer in zip(batch["ids"], batch["answer"], strict=True):
+            learned = ids.roll(-1)[answer]
+            assert learned[-1] == tokenizer.eos_token_id and tokenizer.decode(learned[:-1]) in tiny_models.TEXTS
+            behind = ids[int(answer.nonzero()[-1]) + 2 :]
+            assert (behind == tokenizer.pad_token_id).all()
+            padded += len(behind)
     assert padded
+
+
+def test_the_loss_is_the_models_own_on_each_row_alone(run):
+    """Without a mask, padded on the right, and with the answers' positions alone through the head."""
+    model = stack.load(run.base.causal_lm(), [run.folder / "sft"])
+    batch = run.seen[0]
+    with torch.no_grad():
+        weights, losses = sft.answer_loss(model, batch).unbind(1)
+        for row, answer in enumerate(batch["answer"]):
+            end = int(answer.nonzero()[-1]) + 2
+            ids = batch["ids"][row : row + 1, :end]
+            labels = torch.where(answer.roll(1)[:end], ids, -100)
+            expected = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss
+            assert weights[row] == answer.sum()
+            assert losses[row].item() / weights[row].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_lora_is_on_every_layer_it_should_be_and_on_no_head(run):
@@ -184,7 +199,7 @@ def test_the_score_in_ppo_is_the_reward_models(run):
     before = prompts(tokenizer)
     answers = [[5 + n] * (2 + n) + [tokenizer.eos_token_id] for n in range(4)]
     model, head = stack.load(run.base.causal_lm(), [run.folder / "rm"]), reward.load_head(run.folder / "rm", "cpu")
-    found = reward.score(model, head, before, answers, tokenizer.pad_token_id, batch_size=4)
+    found = reward.score(model, head, before, answers, tokenizer.pad_token_id, 300)
     classifier = run.base.reward_model()
     classifier.config.get_text_config().pad_token_id = tokenizer.pad_token_id
     tiny_models.multiply_out(classifier, run.folder / "rm")
@@ -212,8 +227,34 @@ def test_an_answer_does_not_depend_on_its_batch_and_stops_at_its_end(run):
     ends.append(longest.ids[len(longest.ids) // 2])
     for whole, cut in zip(together, answers(4, ends), strict=True):
         stop = next((n for n, token in enumerate(whole.ids, 1) if token in ends), None)
-        assert cut == (whole.ids[:stop], stop is not None)
+        assert cut[:2] == (whole.ids[:stop], stop is not None)
     assert sum(len(answer.ids) for answer in answers(4, ends)) < sum(len(answer.ids) for answer in together)
+
+
+@pytest.mark.parametrize("decoding", [DECODING, DECODING.replace(top_k=5, repetition_penalty=1.4)], ids=["p", "k, p"])
+def test_the_loop_says_what_transformers_generate_says(run, decoding, monkeypatch, capsys):
+    """Token for token, with the same draws: prompts of several lengths, rows that end early, and log-probabilities."""
+    tokenizer, model = run.base.tokenizer(), stack.load(run.base.causal_lm(), [run.folder / "sft"])
+    keys, ends = [str(n) for n in range(4)], [*eos_ids(model, tokenizer), *range(100, 120)]
+
+    def answers(with_log_probs=False):
+        found = generate(model, prompts(tokenizer), keys, decoding, 20, 4, ends, tokenizer.pad_token_id, with_log_probs)
+        return dict(found)
+
+    assert loop.why_not(model) is None
+    found = answers(with_log_probs=True)
+    monkeypatch.setattr(loop, "why_not", lambda model: "the test says so")
+    capsys.readouterr()
+    expected = answers()
+    assert "the test says so, so transformers' own, slower generate is used" in capsys.readouterr().err
+    assert {i: answer[:2] for i, answer in found.items()} == {i: answer[:2] for i, answer in expected.items()}
+    assert {len(answer.ids) for answer in found.values()} != {20}
+    before = prompts(tokenizer)
+    batch = forward.to_batch(before, [found[i].ids for i in range(4)], tokenizer.pad_token_id, "cpu")
+    with torch.no_grad():
+        exact = logprobs.response_log_probs(model, batch, decoding.temperature, chunk=64).log_probs
+    for i in range(4):
+        torch.testing.assert_close(torch.tensor(found[i].log_probs), exact[i, : len(found[i].ids)], atol=1e-3, rtol=0)
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from stages.generation import generate
+from stages.generation.decoding import PLAIN
 from stages.metrics import text_metrics
 from stages.models import base_model, forward, reward, stack
 from stages.models.chatglm import prompt
@@ -30,7 +31,7 @@ torch.set_num_threads(1)
 QUESTIONS = ["我发烧了", "晚上睡不着应该怎么办？", "请问需要做核酸检测吗，我应该怎么办？", "干咳三天了"]
 ANSWER = "注意休息。"
 HISTORY = [["您好", "您好。"]]
-GREEDY = generate.Decoding(do_sample=False, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
+GREEDY = PLAIN.replace(do_sample=False)
 LORA = {"r": 4, "alpha": 32, "dropout": 0.0, "target_modules": ["query_key_value"]}
 
 
@@ -102,7 +103,7 @@ def parameters(to: Path) -> dict:
     params["ppo"] |= {
         "total_episodes": 32,
         "batch_size": 8,
-        "per_device_train_batch_size": 2,
+        "tokens_per_batch": 100,
         "save_steps": 2,
         "local_rollout_forward_batch_size": 4,
         "max_source_length": 64,
@@ -117,7 +118,7 @@ def parameters(to: Path) -> dict:
         "batch_size": 3,
         "do_sample": False,
     }
-    params["evaluate"] |= {"max_source_length": 64, "max_target_length": 16, "batch_size": 3}
+    params["evaluate"] |= {"max_source_length": 64, "max_target_length": 16, "tokens_per_batch": 100}
     params["report"]["bootstrap_samples"] = 100
     return params
 
@@ -208,19 +209,18 @@ def test_ppo_gives_padded_rows_the_positions_of_each_alone(run, monkeypatch):
         forward.hidden_states(model, batch)
         positions, mask = seen["rotary_angles"], seen["visible"]
         for row, (prompt_ids, response) in enumerate(zip(prompts, RESPONSES, strict=True)):
-            left = batch.prompt_length - len(prompt_ids)
-            real = slice(left, batch.prompt_length + len(response))
+            real = slice(len(prompt_ids) + len(response))
             border, length = len(prompt_ids) - 1, len(prompt_ids) + len(response)  # <sop> is the prompt's last
             assert positions[row, 0, real].tolist() == [*range(border), *[border - 1] * (length - border)]
             assert positions[row, 1, real].tolist() == [*[0] * border, *range(1, length - border + 1)]
             context = torch.arange(length) < border
             causal = torch.ones(length, length, dtype=torch.bool).tril()
             assert torch.equal(mask[row, 0, real, real], causal | context)
-            assert not mask[row, 0, real, :left].any() and not mask[row, 0, real, real.stop :].any()
+            assert not mask[row, 0, real, real.stop :].any()
 
 
 def test_ppo_reads_padded_rows_as_each_alone(run):
-    """Log-probabilities, values and rewards of left-padded prompts with right-padded responses."""
+    """Log-probabilities, values and rewards."""
     tokenizer, model, prompts = views_of(run)
     value_head = torch.nn.Linear(32, 1)
     value_head.load_state_dict(load_file(run.ppo / "value_head.safetensors"))
@@ -229,7 +229,7 @@ def test_ppo_reads_padded_rows_as_each_alone(run):
     logprobs.check_plain_head(model, batch)
     said = logprobs.response_log_probs(model, batch, 0.7, 4, value_head)
     with stack.active(model, ["reward"]), torch.no_grad():
-        scores = reward.score(model, head, prompts, RESPONSES, tokenizer.pad_token_id, 4)
+        scores = reward.score(model, head, prompts, RESPONSES, tokenizer.pad_token_id, 100)
     for row, (prompt_ids, response) in enumerate(zip(prompts, RESPONSES, strict=True)):
         ids = torch.tensor([[*prompt_ids, *response]])
         with torch.no_grad():
@@ -253,7 +253,7 @@ def test_ppo_scores_as_the_classifier_that_was_trained(run):
     tokenizer, model, prompts = views_of(run)
     head = reward.load_head(run.rm, "cpu")
     with stack.active(model, ["reward"]):
-        scores = reward.score(model, head, prompts, RESPONSES, tokenizer.pad_token_id, batch_size=4)
+        scores = reward.score(model, head, prompts, RESPONSES, tokenizer.pad_token_id, 100)
     classifier = base_model.read(run.base).reward_model()
     lora = LoraConfig(r=4, lora_alpha=32, target_modules=["query_key_value"], task_type="SEQ_CLS")
     classifier = get_peft_model(classifier, lora)

@@ -51,7 +51,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
         put(top / f"answers/{name}.jsonl", [
             {"predict": text, "tokens": 1 + len(text), "eos": ended} for text, ended in answers
         ])  # fmt: skip
-    config = write_params(top, {"evaluate": {"batch_size": 3}})
+    config = write_params(top, {"evaluate": {"tokens_per_batch": 100}})
     folders = [top / name for name in ("data", "answers", "base", "sft", "rm", "ppo", "out")]
     evaluate.main(*folders, params_file=config)
     names = (*ANSWERS, "retrieval")

@@ -1,35 +1,41 @@
-"""The next token from hand-made logits: each filter of `Decoding` through the whole list of processors."""
+"""The next token from hand-made logits: each filter of `Decoding`, beside transformers' own."""
 
 import math
 
 import pytest
 import torch
 
-from stages.generation import generate
-from stages.generation.generate import Decoding
+from stages.generation import generate, sampling, transformers_generate
+from stages.generation.decoding import PLAIN
 
-PLAIN = Decoding(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
 SHARES = [0.5, 0.3, 0.2]
 ALMOST_ONE = 1 - 2**-53  # the largest that random.random() gives
 
 
-def scores(decoding, logits, uniforms, said=(), prompt=(0,)):
-    """What greedy decoding gets to see, [rows, V], after the prompt and the tokens that were said since.
+def next_tokens(decoding, logits, uniforms, answer=()):
+    """The next token of each row of logits [rows, V] after the answer's tokens so far, by the loop and by transformers.
 
     Args:
-        logits: [rows, V].
-        uniforms: [rows, positions].
+        uniforms: one per row.
     """
-    found = torch.tensor(logits)
-    ids = torch.tensor([[*prompt, *said]] * len(found))
-    for processor in generate._processors(decoding, torch.tensor(uniforms, dtype=torch.float64), len(prompt)):
-        found = processor(ids, found)
+    logits, numbers = torch.tensor(logits), torch.tensor(uniforms, dtype=torch.float64)
+    seen = None
+    if decoding.repetition_penalty != 1:
+        seen = torch.zeros(logits.shape, dtype=torch.bool)
+        seen[:, list(answer)] = True
+    found = sampling.next_tokens(logits, numbers, seen, decoding).tolist()
+    ids, scores = torch.tensor([[0, *answer]] * len(logits)), logits
+    at_position = torch.zeros(len(logits), len(answer) + 1, dtype=torch.float64)
+    at_position[:, -1] = numbers
+    for processor in transformers_generate.processors(decoding, at_position, prompt_length=1):
+        scores = processor(ids, scores)
+    assert found == scores.argmax(-1).tolist()
     return found
 
 
 def token(uniform, shares=SHARES, **changes):
-    logits = [[math.log(share) for share in shares]]
-    return scores(PLAIN.replace(**changes), logits, [[uniform]]).argmax(-1).item()
+    (found,) = next_tokens(PLAIN.replace(**changes), [[math.log(share) for share in shares]], [uniform])
+    return found
 
 
 @pytest.mark.parametrize(
@@ -65,33 +71,40 @@ def test_temperature_comes_before_top_p():
     assert token(0.99, top_p=0.65, temperature=0.5) == 0
 
 
-def test_repetition_penalty_lowers_what_the_answer_said_and_not_the_prompt():
+def test_repetition_penalty_lowers_the_answers_own_tokens():
     greedy = PLAIN.replace(do_sample=False, repetition_penalty=2.0)
     logits = [[2.0, 1.0, 2.2, -1.0, -1.0]]
-    after = scores(greedy, logits, [[0.5] * 3], prompt=(0, 4), said=(2, 3))
-    torch.testing.assert_close(after, torch.tensor([[2.0, 1.0, 1.1, -2.0, -1.0]]))
-    assert after.argmax(-1).item() == 0
-    assert scores(greedy, logits, [[0.5] * 3], prompt=(0, 2)).tolist() == torch.tensor(logits).tolist()
+    assert next_tokens(greedy, logits, [0.5]) == [2]
+    assert next_tokens(greedy, logits, [0.5], answer=(2, 3)) == [0]  # 2.2 became 1.1
+    assert next_tokens(greedy, [[-1.0, -1.5]], [0.5], answer=(0,)) == [1]  # −1 became −2
 
 
 def test_repetition_penalty_changes_what_is_drawn():
-    # 4 and 4 share alike; once 0 was said it is 2, and token 1 holds .88
-    said = {"prompt": (1,), "said": (0,)}
-    assert scores(PLAIN, [[4.0, 4.0]], [[0.0, 0.3]], **said).argmax(-1).item() == 0
-    penalty = PLAIN.replace(repetition_penalty=2.0)
-    assert scores(penalty, [[4.0, 4.0]], [[0.0, 0.3]], **said).argmax(-1).item() == 1
+    # 4 and 4 are equally likely; once 0 occurred it is 2, and token 1 holds .88
+    assert next_tokens(PLAIN, [[4.0, 4.0]], [0.3], answer=(0,)) == [0]
+    assert next_tokens(PLAIN.replace(repetition_penalty=2.0), [[4.0, 4.0]], [0.3], answer=(0,)) == [1]
 
 
-def test_each_row_and_position_has_its_own_number():
-    logits = [[math.log(share) for share in SHARES]] * 2
-    uniforms = [[0.1, 0.6], [0.9, 0.2]]
-    assert scores(PLAIN, logits, uniforms, prompt=(1, 2, 0)).argmax(-1).tolist() == [0, 2]
-    assert scores(PLAIN, logits, uniforms, prompt=(1, 2, 0), said=(1,)).argmax(-1).tolist() == [1, 0]
+def test_each_row_has_its_own_number():
+    assert next_tokens(PLAIN, [[math.log(share) for share in SHARES]] * 3, [0.1, 0.9, 0.6]) == [0, 2, 1]
 
 
-def test_one_token_alone_is_left():
-    left = scores(PLAIN, [[math.log(share) for share in SHARES]], [[0.6]])
-    assert left.tolist() == [[-math.inf, 0.0, -math.inf]]
+def test_an_impossible_token_is_never_drawn():
+    scores = [[-math.inf, math.log(0.25), math.log(0.75), -math.inf]]
+    for uniform, expected in ((0.0, 1), (0.2499, 1), (0.2501, 2), (ALMOST_ONE, 2)):
+        assert next_tokens(PLAIN, scores, [uniform]) == [expected]
+
+
+@pytest.mark.parametrize("flat", [False, True], ids=["few are likely", "many are likely"])
+@pytest.mark.parametrize("top_k", [0, 20, 1000])
+@pytest.mark.parametrize("top_p", [0.5, 0.95, 1.0])
+def test_a_large_vocabulary_gives_what_the_full_sort_gives(flat, top_k, top_p):
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(64, 1500, generator=generator) * (0.3 if flat else 3.0)
+    uniforms = torch.rand(64, generator=generator, dtype=torch.float64).tolist()
+    config = PLAIN.replace(top_k=top_k, top_p=top_p, temperature=0.8, repetition_penalty=1.3)
+    found = next_tokens(config, logits.tolist(), uniforms, answer=(5, 700))
+    assert len(set(found)) > 10
 
 
 def test_without_sampling_the_likeliest_is_taken_whatever_else_is_set():

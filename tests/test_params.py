@@ -176,7 +176,7 @@ def keys(section: dict[str, Any]) -> dict[str, Any]:
         ("predict.top_p", 0.0),
         ("predict.temperature", 0),
         ("predict.repetition_penalty", float("inf")),
-        ("evaluate.batch_size", 0),
+        ("evaluate.tokens_per_batch", 0),
         ("report.bootstrap_samples", 1),
         ("model.chatglm_first_round", True),
         ("data.dialogues", ""),

@@ -14,10 +14,11 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from torch.func import functional_call
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
 from stages import ppo
 from stages.generation import generate
+from stages.generation.decoding import PLAIN
 from stages.models import base_model, forward, reward, stack
 from stages.models.lora import LoraConfig
 from stages.rl import logprobs, reward_hacking
@@ -33,7 +34,7 @@ EOS = [3, *range(40, 70)]
 """So many that a third of the random model's responses end by themselves."""
 CONFIG = PpoConfig(
     resume_lora_training=False, total_episodes=24, batch_size=8, num_ppo_epochs=2, num_mini_batches=2,
-    per_device_train_batch_size=3, learning_rate=2e-3, lr_scheduler_type="cosine", warmup_ratio=0.34,
+    tokens_per_batch=40, normalization_samples=6, learning_rate=2e-3, lr_scheduler_type="cosine", warmup_ratio=0.34,
     max_grad_norm=0.5, max_source_length=64, min_response_length=5, max_response_length=9, temperature=0.8,
     local_rollout_forward_batch_size=3, merge_adapters_for_rollouts=True, lm_head_chunk=5,
     normalize_reward="standardize", reward_clip=1.5, missing_eos_penalty=0.7, whiten_rewards=True, kl_coef=0.1,
@@ -127,20 +128,14 @@ class Naive:
         rows = []
         with torch.no_grad():
             weights, value_weights = self.weights(self.policy), self.weights(self.value)
+            if number == 0:
+                self.normalize(weights)
             for episode in range(number * k.batch_size, (number + 1) * k.batch_size):
                 epoch, position = divmod(episode, len(self.prompts))
                 order = list(range(len(self.prompts)))
                 random.Random(f"{SEED}/prompts/{epoch}").shuffle(order)
-                rows.append(self.rollout(self.prompts[order[position]], limit, episode, weights))
-            scores = [float(self.run(self.reward, r["prompt"] + r["response"])[1][-1] @ self.reward_head) for r in rows]
-            if number == 0:
-                if k.normalize_reward != "none":
-                    self.mean = sum(scores) / len(scores)
-                if k.normalize_reward == "standardize":
-                    self.std = math.sqrt(sum((s - self.mean) ** 2 for s in scores) / len(scores))
-                if k.value_head_init == "reward":
-                    self.value_weight.copy_(self.reward_head / self.std)
-                    self.value_bias.fill_(-self.mean / self.std)
+                rows.append(self.rollout(self.prompts[order[position]], limit, f"episode/{episode}", weights))
+            scores = [self.score(row) for row in rows]
             for row, score in zip(rows, scores, strict=True):
                 self.judge(row, score, weights, value_weights)
         if k.whiten_rewards:
@@ -179,8 +174,29 @@ class Naive:
             self.kl_coef *= 1 + error * k.batch_size / k.kl_horizon
         return rows, log
 
-    def rollout(self, prompt, limit, episode, weights):
-        uniform, response = random.Random(f"{SEED}/episode/{episode}"), []
+    def normalize(self, weights):
+        """The reward's zero and scale, from answers that are sampled for that alone."""
+        k, order = self.config, list(range(len(self.prompts)))
+        if k.normalize_reward != "none":
+            scores = []
+            for i in range(k.normalization_samples):
+                if i % len(order) == 0:
+                    order = list(range(len(self.prompts)))
+                    random.Random(f"{SEED}/normalization/prompts/{i // len(order)}").shuffle(order)
+                prompt = self.prompts[order[i % len(order)]]
+                scores.append(self.score(self.rollout(prompt, k.max_response_length, f"normalization/{i}", weights)))
+            self.mean = sum(scores) / len(scores)
+            if k.normalize_reward == "standardize":
+                self.std = math.sqrt(sum((s - self.mean) ** 2 for s in scores) / len(scores))
+        if k.value_head_init == "reward":
+            self.value_weight.copy_(self.reward_head / self.std)
+            self.value_bias.fill_(-self.mean / self.std)
+
+    def score(self, row):
+        return float(self.run(self.reward, row["prompt"] + row["response"])[1][-1] @ self.reward_head)
+
+    def rollout(self, prompt, limit, key, weights):
+        uniform, response = random.Random(f"{SEED}/{key}"), []
         while len(response) < limit and not (response and response[-1] in EOS):
             logits, _ = self.run(self.policy, prompt + response, weights)
             probabilities = torch.softmax(logits[-1] / self.config.temperature, -1).tolist()
@@ -336,27 +352,25 @@ def test_an_update_changes_the_policy_adapter_and_the_value_head_and_nothing_els
     assert trainer.value_head.weight.abs().sum() > 0
 
 
-def test_gradient_accumulation_matches_the_full_batch(new_trainer):
-    whole = new_trainer(
-        CONFIG.replace(
-            num_mini_batches=1,
-            per_device_train_batch_size=8,
-            lm_head_chunk=1000,
-            local_rollout_forward_batch_size=8,
-        )
-    )
-    halves = new_trainer(
-        CONFIG.replace(
-            num_mini_batches=1,
-            per_device_train_batch_size=4,
-            lm_head_chunk=3,
-            local_rollout_forward_batch_size=4,
-        )
+@pytest.mark.parametrize(("tokens", "chunk", "side_by_side"), [(1, 3, 4), (40, 7, 1), (60, 1000, 3)])
+def test_the_token_budget_changes_nothing_but_the_passes(new_trainer, tokens, chunk, side_by_side):
+    whole = new_trainer(CONFIG.replace(tokens_per_batch=10_000, lm_head_chunk=1000, local_rollout_forward_batch_size=8))
+    parts = new_trainer(
+        CONFIG.replace(tokens_per_batch=tokens, lm_head_chunk=chunk, local_rollout_forward_batch_size=side_by_side)
     )
     for _ in range(2):
-        assert whole.step() == pytest.approx(halves.step(), abs=1e-5, rel=1e-5)
-    for a, b in zip(whole.trained.values(), halves.trained.values(), strict=True):
+        assert whole.step() == pytest.approx(parts.step(), abs=1e-5, rel=1e-5)
+    for a, b in zip(whole.trained.values(), parts.trained.values(), strict=True):
         torch.testing.assert_close(a, b, atol=2e-6, rtol=0)
+
+
+def test_a_plan_keeps_to_its_budget_and_puts_like_lengths_together():
+    counts = [5, 30, 7, 30, 2, 18, 200, 6]
+    plan = forward.plan(counts, 64)
+    assert plan == [[6], [1, 3], [5, 2, 7], [0, 4]]  # 200 alone; 2 × 30; 3 × 18; the rest
+    assert forward.plan(counts, 64, rows=[4, 0, 6]) == [[6], [0, 4]]
+    assert [len(rows) for rows in forward.plan(counts, 1)] == [1] * 8
+    assert sorted(row for rows in forward.plan(counts, 40) for row in rows) == list(range(8))
 
 
 PROMPTS = [[9, 8, 7], [30], [5, 6, 7, 8, 9, 10, 11, 12], [4, 4]]
@@ -368,9 +382,10 @@ def test_a_padded_row_is_the_row_alone(new_trainer):
     trainer = new_trainer()
     model, head = trainer.model, trainer.reward_head
     rollouts = Rollouts(PROMPTS, RESPONSES, torch.zeros(len(PROMPTS)))
-    for size in (2, 4):
-        together = logprobs.rollout_log_probs(model, rollouts, 0.8, 3, size, 0, head)
-        scores = reward.score(model, head, PROMPTS, RESPONSES, 0, size)
+    for tokens in (14, 100):
+        plan = [*forward.plan(forward.lengths(PROMPTS, RESPONSES), tokens), []]  # and one that keeps step with others
+        together = logprobs.rollout_log_probs(model, rollouts, plan, 0.8, 3, 0, head)
+        scores = reward.score(model, head, PROMPTS, RESPONSES, 0, tokens, passes=6)
         for i, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
             batch = forward.to_batch([prompt], [response], pad=0, device=None)
             with torch.no_grad():
@@ -382,14 +397,17 @@ def test_a_padded_row_is_the_row_alone(new_trainer):
             assert scores[i] == pytest.approx(*reward.score(model, head, [prompt], [response], 0, 1), abs=1e-5)
 
 
-def test_positions_count_the_tokens_and_not_the_padding(new_trainer):
+def test_positions_that_are_learned_count_from_each_rows_own_start():
     # Rotary positions see distances alone, so that no number above would show it; learned positions would.
-    trainer = new_trainer()
-    seen = []
-    trunk = trainer.model.get_base_model().get_decoder()
-    trunk.register_forward_pre_hook(lambda module, inputs, named: seen.append(named["position_ids"]), with_kwargs=True)
-    forward.hidden_states(trainer.model, forward.to_batch([[9, 8, 7], [30]], [[3], [20, 3]], pad=0, device=None))
-    assert seen[0].tolist() == [[0, 1, 2, 3, 3], [0, 0, 0, 1, 2]]
+    torch.manual_seed(0)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=300, n_positions=64, n_embd=16, n_layer=2, n_head=2)).eval()
+    batch = forward.to_batch(PROMPTS, RESPONSES, pad=0, device=None)
+    with torch.no_grad():
+        found = logprobs.response_log_probs(model, batch, 0.8, 100).log_probs
+        for i, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
+            logits = model(input_ids=torch.tensor([[*prompt, *response]])).logits[0, len(prompt) - 1 : -1]
+            expected = (logits / 0.8).log_softmax(-1)[range(len(response)), response]
+            torch.testing.assert_close(found[i, : len(response)], expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("responses", [RESPONSES * 2, [[3]] * 8], ids=["some empty", "EOS alone"])
@@ -429,7 +447,7 @@ def test_only_response_positions_go_through_the_lm_head_and_in_chunks(new_traine
     [
         (lambda trainer: trainer.reward_head.weight, "score"),
         (lambda trainer: trainer.value_head.weight, "values"),
-        (lambda trainer: next(iter(trainer.trained.values())), "log_probs"),
+        (lambda trainer: next(p for n, p in trainer.trained.items() if "up_proj" in n), "log_probs"),
         (
             lambda trainer: (
                 trainer.model.get_submodule("base_model.model.model.layers.0.mlp.up_proj").lora_B.sft.weight
@@ -497,7 +515,7 @@ def test_a_checkpoint_gives_back_everything_that_changes(new_trainer, tmp_path):
 
 def test_rollouts_do_not_depend_on_batch_order_or_merging(new_trainer):
     trainer = new_trainer()
-    decoding = generate.Decoding(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
+    decoding = PLAIN
     prompts, keys = [[i] * (1 + i % 4) + [200 + i] for i in range(1, 10)], [f"key {i}" for i in range(9)]
 
     def answers(order, batch_size, merge):
@@ -524,11 +542,3 @@ def test_a_models_own_sampling_habits_have_no_say(new_trainer, folders):
         assert new_trainer().sample_rollouts().responses == expected
     finally:
         file.write_text(before)
-
-
-def test_a_uniform_number_picks_a_token_that_is_possible():
-    impossible = -math.inf
-    scores = torch.tensor([[impossible, math.log(0.25), math.log(0.75), impossible]])
-    for uniform, token in ((0.0, 1), (0.2499, 1), (0.2501, 2), (1 - 2**-53, 2)):
-        pick = generate.InverseCdf(torch.tensor([[uniform]], dtype=torch.float64), prompt_length=3)
-        assert pick(torch.zeros(1, 3, dtype=torch.long), scores).argmax().item() == token

@@ -8,7 +8,7 @@ import tiny_run
 import torch
 from safetensors.torch import load_file
 
-from stages.generation import generate
+from stages.generation.decoding import PLAIN
 from stages.models import base_model, stack
 from stages.runtime.errors import UserError
 from stages.serving import merged_model
@@ -84,7 +84,7 @@ def test_gradients_in_4_bits_are_those_of_the_same_weights_written_out(tmp_path)
 
 def test_an_export_has_full_precision(tmp_path):
     need_bitsandbytes()
-    decoding = generate.Decoding(do_sample=False, temperature=1.0, top_k=0, top_p=1.0, repetition_penalty=1.0)
+    decoding = PLAIN.replace(do_sample=False)
     weights = []
     for quantization in ("none", "4bit"):
         tiny_run.write(tmp_path, quantization=quantization)

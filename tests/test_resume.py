@@ -38,7 +38,8 @@ SECTIONS = {
     "sft": SftConfig(**SUPERVISED, **LENGTHS, dev_ratio=0.2, lora=LORA),
     "rm": RmConfig(**SUPERVISED, **LENGTHS, lora=LORA),
     "ppo": PpoConfig(
-        total_episodes=36, batch_size=4, per_device_train_batch_size=2, learning_rate=3e-3, warmup_ratio=0.2,
+        total_episodes=36, batch_size=4, tokens_per_batch=100, normalization_samples=6, learning_rate=3e-3,
+        warmup_ratio=0.2,
         max_source_length=40, min_response_length=4, max_response_length=6, local_rollout_forward_batch_size=4,
         lm_head_chunk=16, kl_coef=0.05, kl_target=6.0, kl_horizon=100, value_head_init="reward", save_steps=2,
         lora=LORA.replace(dropout=0.0),
@@ -106,7 +107,7 @@ def write_inputs(to: Path) -> dict[str, dict[str, str]]:
         "base": dialogues,
         "sft": dialogues | base,
         "rm": {"train": str(to / "better"), "validate": str(to / "worse")} | base,
-        "ppo": {"train": str(to / "train"), "sft": str(folders.sft), "rm": str(folders.rm)} | base,
+        "ppo": dialogues | {"sft": str(folders.sft), "rm": str(folders.rm)} | base,
     }
 
 

@@ -171,6 +171,7 @@ def test_ppo_refuses_before_it_reads_any_weight(folders, tmp_path, monkeypatch, 
     with pytest.raises(SystemExit):
         ppo.main(
             train=write_samples(tmp_path),
+            validate=write_samples(tmp_path),
             base=tmp_path / "other",
             sft=folders.sft,
             rm=folders.rm,

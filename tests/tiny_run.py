@@ -49,7 +49,8 @@ def write(top: Path, **model: object) -> None:
     params["ppo"] |= {
         "total_episodes": 24,
         "batch_size": 8,
-        "per_device_train_batch_size": 2,
+        "tokens_per_batch": 160,
+        "normalization_samples": 8,
         "save_steps": 2,
         "max_source_length": 96,
         "min_response_length": 6,
@@ -75,8 +76,9 @@ def run_rm(top: Path, to: Path) -> None:
 def run_ppo(top: Path, to: Path) -> None:
     """On the given sft and rm: a last digit that differs in these would grow in PPO."""
     ppo.main(
-        top / "train.jsonl", top / "base", top / "sft", top / "rm", to / "ppo", to / "log" / "ppo", top / "params.yaml"
-    )
+        top / "train.jsonl", top / "validate.jsonl", top / "base", top / "sft", top / "rm", to / "ppo",
+        to / "log" / "ppo", top / "params.yaml",
+    )  # fmt: skip
 
 
 def run_predict(top: Path, to: Path) -> None:

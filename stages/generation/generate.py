@@ -1,17 +1,16 @@
-"""Prompts → answers, in large batches of about one length.
+"""Prompts → answers, in large batches of like length.
 
-Randomness is one uniform number per (sample, position), drawn before. So an answer is the same whatever batch, order
-or process its prompt lands in.
+Randomness is one uniform number per (sample, position), drawn before. In float32 an answer is therefore the same
+whatever batch, order or process its prompt lands in; in half precision the logits themselves depend on the batch.
 """
 
 import random
+import sys
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from pydantic import Field
-
+from stages.generation.decoding import Decoding
 from stages.models import sharding
-from stages.runtime.params import Section, Temperature
 
 
 class Answer(NamedTuple):
@@ -19,21 +18,8 @@ class Answer(NamedTuple):
     """The new tokens, the EOS included if there is one."""
     ended: bool
     """Whether the model ended it, and not the limit."""
-
-
-class Decoding(Section):
-    """How the next token is chosen; everything that transformers would set by itself is set here."""
-
-    do_sample: bool = True
-    """Draw from the distribution; else take the likeliest."""
-    temperature: Temperature = 0.95
-    """Divides the logits."""
-    top_k: Annotated[int, Field(ge=0, le=2**20)] = 0
-    """Keep the k likeliest tokens; 0 keeps all."""
-    top_p: Annotated[float, Field(gt=0, le=1)] = 0.7
-    """Keep the likeliest tokens that hold this much probability together; 1 keeps all."""
-    repetition_penalty: Annotated[float, Field(gt=0, le=100)] = 1.0
-    """Above 1, lowers the logits of what was said before (Keskar et al. 2019); 1 does nothing."""
+    log_probs: list[float] = []
+    """Of the tokens, as the sampler saw them; empty where they were not asked for."""
 
 
 def eos_ids(model: Any, tokenizer: Any) -> list[int]:
@@ -51,38 +37,38 @@ def generate(
     batch_size: int,
     eos: Sequence[int],
     pad: int,
+    with_log_probs: bool = False,
 ) -> Iterator[tuple[int, Answer]]:
     """Answer each prompt; yields (its index, its answer), long prompts first.
 
     Args:
         keys: one per prompt; what seeds its randomness.
         eos: the ids that end an answer.
+        with_log_probs: keep the sampler's; left out where transformers' own `generate` has to be used.
     """
     import torch
-    from transformers import GenerationConfig, LogitsProcessorList
+
+    from stages.generation import loop, transformers_generate
 
     device = next(model.parameters()).device
-    config = GenerationConfig(
-        max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, eos_token_id=list(eos), pad_token_id=pad
-    )
-    sharded = sharding.is_sharded(model)
+    reason = loop.why_not(model)
+    if reason and isinstance(model, torch.nn.Module) and not sharding.is_sharded(model):
+        print(f"{type(model).__name__}: {reason}, so transformers' own, slower generate is used", file=sys.stderr)
     by_length = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), i))
     for start in range(0, len(by_length), batch_size):
         batch = by_length[start : start + batch_size]
         ids, mask = left_pad([prompts[i] for i in batch], pad, device)
         drawn = [_uniforms(keys[i], max_new_tokens) for i in batch]
-        uniforms = torch.tensor(drawn, dtype=torch.float64, device=device)  # in float32 one could round to 1
-        with torch.no_grad():
-            sequences = model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                generation_config=config,
-                logits_processor=LogitsProcessorList(_processors(decoding, uniforms, ids.shape[1])),
-                synced_gpus=sharded,  # who is done goes on until all are
+        uniforms = torch.tensor(drawn, dtype=torch.float64, device=device)
+        if reason:
+            rows = transformers_generate.generate(
+                model, ids, mask, uniforms, decoding, eos, pad, synced=sharding.is_sharded(model)
             )
-        for i, row in zip(batch, sequences[:, ids.shape[1] :].tolist(), strict=True):
-            end = next((n for n, token in enumerate(row, start=1) if token in eos), None)
-            yield i, Answer(row[:end], ended=end is not None)
+            for i, tokens in zip(batch, rows, strict=True):
+                yield i, Answer(tokens, tokens[-1] in eos)
+        else:
+            for row, tokens, log_probs in loop.decode(model, ids, mask, uniforms, decoding, eos, with_log_probs):
+                yield batch[row], Answer(tokens, tokens[-1] in eos, log_probs)
 
 
 def left_pad(sequences: Sequence[Sequence[int]], pad: int, device: Any) -> tuple[Any, Any]:
@@ -98,47 +84,3 @@ def left_pad(sequences: Sequence[Sequence[int]], pad: int, device: Any) -> tuple
 def _uniforms(key: str, count: int) -> list[float]:
     generator = random.Random(key)
     return [generator.random() for _ in range(count)]
-
-
-def _processors(decoding: Decoding, uniforms: Any, prompt_length: int) -> list[Any]:
-    from transformers import (
-        RepetitionPenaltyLogitsProcessor,
-        TemperatureLogitsWarper,
-        TopKLogitsWarper,
-        TopPLogitsWarper,
-    )
-
-    processors: list[Any] = []
-    if decoding.repetition_penalty != 1:
-        processors.append(
-            RepetitionPenaltyLogitsProcessor(decoding.repetition_penalty, prompt_ignore_length=prompt_length)
-        )
-    if decoding.do_sample:
-        if decoding.temperature != 1:
-            processors.append(TemperatureLogitsWarper(decoding.temperature))
-        if decoding.top_k:
-            processors.append(TopKLogitsWarper(decoding.top_k))
-        if decoding.top_p < 1:
-            processors.append(TopPLogitsWarper(decoding.top_p))
-        processors.append(InverseCdf(uniforms, prompt_length))
-    return processors
-
-
-class InverseCdf:
-    """Sample the token at which the cumulative probability passes the row's uniform number of this position.
-
-    A logits processor whose result leaves one token possible, so that greedy decoding takes it.
-    """
-
-    def __init__(self, uniforms: Any, prompt_length: int):
-        self.uniforms = uniforms
-        self.prompt_length = prompt_length
-
-    def __call__(self, input_ids: Any, scores: Any) -> Any:
-        import torch
-
-        cumulative = torch.softmax(scores.float(), dim=-1).double().cumsum(dim=-1)
-        position = input_ids.shape[1] - self.prompt_length
-        threshold = self.uniforms[:, position : position + 1].double() * cumulative[:, -1:]
-        token = torch.searchsorted(cumulative, threshold, right=True).clamp(max=scores.shape[-1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter(-1, token, 0.0)

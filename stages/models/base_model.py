@@ -25,7 +25,7 @@ TINY = "tiny"
 class ModelConfig(params.Section):
     """The `model` section of params.yaml."""
 
-    name: Annotated[str, Field(min_length=1, max_length=255)] = TINY
+    name: Annotated[str, Field(min_length=1, max_length=255)] = "data/base"
     """`tiny`, a Hugging Face id, or a local folder."""
     revision: str | None = None
     """Branch, tag or commit on the hub; resolved to a commit and recorded."""

@@ -1,10 +1,14 @@
-"""Rows of text through the model: prompts and responses → padded batches of like length → hidden states.
+"""Rows of text through the model: prompts and responses → batches of like length → hidden states.
 
 The policy, its value head, the reference and the reward model all read the same frozen base this way; they differ in
 which adapters are active.
+
+A row stands at the left and is padded on its right. What pads it is behind its tokens, which see only what stands
+before them: a pass needs no mask, and positions count from 0.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -12,75 +16,81 @@ from torch import Tensor
 
 
 class Batch(NamedTuple):
-    """Left-padded prompts, each followed at column P by its right-padded response of at most R tokens."""
+    """Prompts, each followed by its response, padded on the right."""
 
     ids: Tensor
-    """[B, P + R]."""
-    mask: Tensor
-    """[B, P + R], 1 on a prompt's and a response's tokens."""
-    prompt_length: int
-    """P."""
-
-    @property
-    def response(self) -> Tensor:
-        """[B, R]."""
-        return self.ids[:, self.prompt_length :]
-
-    @property
-    def response_mask(self) -> Tensor:
-        """[B, R]."""
-        return self.mask[:, self.prompt_length :]
+    """[B, T]."""
+    response: Tensor
+    """bool [B, T], whether the token is one of the response's."""
+    lengths: Tensor
+    """[B], tokens of each row."""
 
 
 def to_batch(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], pad: int, device: Any) -> Batch:
-    """Pad the rows to the longest prompt and the longest response among them."""
-    before, after = max(map(len, prompts)), max(1, *map(len, responses))
+    """Pad the rows to the longest of them."""
+    counts = lengths(prompts, responses)
+    longest = max(counts)
     ids, mask = [], []
-    for prompt, response in zip(prompts, responses, strict=True):
-        left, right = before - len(prompt), after - len(response)
-        ids.append([pad] * left + [*prompt, *response] + [pad] * right)
-        mask.append([0] * left + [1] * (len(prompt) + len(response)) + [0] * right)
-    return Batch(torch.tensor(ids, device=device), torch.tensor(mask, device=device), before)
+    for prompt, response, length in zip(prompts, responses, counts, strict=True):
+        ids.append([*prompt, *response] + [pad] * (longest - length))
+        mask.append([False] * len(prompt) + [True] * len(response) + [False] * (longest - length))
+    return Batch(*(torch.tensor(x, device=device) for x in (ids, mask, counts)))
+
+
+def plan(counts: Sequence[int], tokens: int, rows: Iterable[int] | None = None) -> list[list[int]]:
+    """Rows of like length side by side, long ones first, at most `tokens` in a batch, its padding included.
+
+    Args:
+        counts: tokens of each row.
+        tokens: a row that has more is a batch of its own.
+        rows: the indices to go through; all of them by default.
+    """
+    ordered = sorted(range(len(counts)) if rows is None else rows, key=lambda row: (-counts[row], row))
+    batches = []
+    while ordered:
+        size = max(1, tokens // counts[ordered[0]])
+        batches.append(ordered[:size])
+        ordered = ordered[size:]
+    return batches
 
 
 def batches(
-    prompts: Sequence[Sequence[int]],
-    responses: Sequence[Sequence[int]],
-    size: int,
-    pad: int,
-    device: Any,
-    rows: Iterable[int] | None = None,
+    prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]], plan: Iterable[list[int]], pad: int, device: Any
 ) -> Iterator[tuple[list[int], Batch]]:
-    """Batches of at most `size` rows of like length, long ones first; each with the indices of its rows.
+    """The rows of each batch of the plan, and the batch; without any rows, one to keep step with other processes."""
+    for rows in plan:
+        chosen = rows or [0]
+        yield rows, to_batch([prompts[i] for i in chosen], [responses[i] for i in chosen], pad, device)
 
-    Args:
-        rows: the indices to go through; all of them by default.
-    """
 
-    def longest_first(row: int) -> tuple[int, int]:
-        return -len(prompts[row]) - len(responses[row]), row
-
-    ordered = sorted(range(len(prompts)) if rows is None else rows, key=longest_first)
-    for start in range(0, len(ordered), size):
-        chosen = ordered[start : start + size]
-        yield chosen, to_batch([prompts[i] for i in chosen], [responses[i] for i in chosen], pad, device)
+def lengths(prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]]) -> list[int]:
+    """Tokens of each prompt with its response."""
+    return [len(p) + len(r) for p, r in zip(prompts, responses, strict=True)]
 
 
 def hidden_states(model: Any, batch: Batch) -> Tensor:
-    """Last hidden states [B, P + R, H] of the trunk under the active adapters."""
-    language_model = causal_lm(model)
-    states: Tensor = language_model.get_decoder()(**inputs(language_model, batch)).last_hidden_state
+    """Last hidden states [B, T, H] of the trunk under the active adapters."""
+    trunk = causal_lm(model).get_decoder()
+    states: Tensor = trunk(input_ids=batch.ids, use_cache=False).last_hidden_state
     return states
+
+
+@contextmanager
+def head_reads(model: Any, positions: Tensor) -> Iterator[None]:
+    """Within the block the LM head reads only these positions [B, T], so that a forward pass gives logits [N, V].
+
+    Done by a hook, so that the pass stays the model's own: wrapped for several processes, with what the model does to
+    its logits after the head.
+    """
+    unwrapped = model.module if isinstance(model, torch.nn.parallel.DistributedDataParallel) else model
+    head = causal_lm(unwrapped).get_output_embeddings()
+    hook = head.register_forward_pre_hook(lambda _, arguments: (arguments[0][positions],))
+    try:
+        yield
+    finally:
+        hook.remove()
 
 
 def causal_lm(model: Any) -> Any:
     """The language model below its adapters, which stay active."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def inputs(language_model: Any, batch: Batch) -> dict[str, Any]:
-    """The arguments of a forward pass; positions count the tokens and not the padding before them."""
-    inputs = {"input_ids": batch.ids, "attention_mask": batch.mask, "use_cache": False}
-    if not getattr(language_model, "derives_position_ids", False):
-        inputs["position_ids"] = (batch.mask.cumsum(-1) - 1).clamp(min=0)
-    return inputs

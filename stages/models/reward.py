@@ -53,24 +53,28 @@ def score(
     prompts: Sequence[list[int]],
     responses: Sequence[list[int]],
     pad: int,
-    batch_size: int,
+    tokens_per_batch: int,
+    passes: int = 0,
 ) -> list[float]:
     """The reward of each response [len(prompts)], read at its last token, under the active adapters.
 
     Args:
         model: a causal language model or a sequence classifier, with or without adapters; its trunk is run.
         head: Linear(hidden, 1) in float32.
+        tokens_per_batch: of a forward pass, padding included.
+        passes: the least number of forward passes, for a model that several processes must run equally often.
     """
     import torch
 
     from stages.models import forward
 
+    plan = forward.plan(forward.lengths(prompts, responses), tokens_per_batch)
+    plan += [[]] * (passes - len(plan))
     scores = [0.0] * len(prompts)
     with torch.no_grad():
-        for rows, batch in forward.batches(prompts, responses, batch_size, pad, head.weight.device):
+        for rows, batch in forward.batches(prompts, responses, plan, pad, head.weight.device):
             states = forward.hidden_states(model, batch)
-            last = batch.prompt_length - 1 + batch.response_mask.sum(1)
-            at_end = states[torch.arange(len(rows), device=states.device), last]
-            for row, value in zip(rows, head(at_end.float()).squeeze(-1).tolist(), strict=True):
+            at_end = states[torch.arange(len(states), device=states.device), batch.lengths - 1]
+            for row, value in zip(rows, head(at_end.float()).squeeze(-1).tolist(), strict=False):
                 scores[row] = value
     return scores

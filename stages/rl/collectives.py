@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from stages.runtime.errors import UserError
@@ -16,6 +17,10 @@ class Collectives:
     def sum(self, tensor: Tensor) -> Tensor:
         total: Tensor = self.accelerator.reduce(tensor, reduction="sum")
         return total
+
+    def largest(self, number: int) -> int:
+        """The largest of all processes' numbers."""
+        return int(self.gather(torch.tensor([number], device=self.accelerator.device)).max())
 
     def gather(self, rows: Tensor) -> Tensor:
         """The rows of all processes, [processes · b, …]."""

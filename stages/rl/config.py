@@ -34,8 +34,10 @@ class PpoConfig(Section):
     """Passes over the responses of an update."""
     num_mini_batches: BatchSize = 2
     """Optimizer steps per pass."""
-    per_device_train_batch_size: BatchSize = 16
-    """Responses in one forward and backward pass; a mini-batch accumulates as many passes as it needs."""
+    tokens_per_batch: Tokens = 768
+    """Tokens of one pass through the model while it scores and learns, padding included; responses of like length go
+    together, and a mini-batch accumulates as many passes as it needs. The result does not depend on it. On a CPU some
+    hundred are quickest, a GPU takes as many as fit its memory."""
     learning_rate: LearningRate = 8.0e-4
     """Of AdamW, at its highest."""
     lr_scheduler_type: Literal["cosine", "constant"] = "cosine"
@@ -55,7 +57,7 @@ class PpoConfig(Section):
     temperature: Temperature = 1.0
     """Divides the logits when sampling, and in all log-probabilities."""
     local_rollout_forward_batch_size: BatchSize = 32
-    """Responses that are generated side by side; also the rows of a scoring pass."""
+    """Responses that are generated side by side."""
     merge_adapters_for_rollouts: bool = True
     """Add the adapters into the weights while sampling: quicker, for a second copy of the layers with LoRA."""
     lm_head_chunk: Tokens = 1024
@@ -63,8 +65,10 @@ class PpoConfig(Section):
 
     # reward
     normalize_reward: Literal["none", "center", "standardize"] = "standardize"
-    """Subtract the reward model's mean score on SFT answers (the first update's); `standardize` also divides by
-    their standard deviation."""
+    """Subtract the reward model's mean score on SFT answers; `standardize` also divides by their standard deviation."""
+    normalization_samples: Annotated[int, Field(ge=1, le=2**20)] = 256
+    """SFT answers that are sampled and scored before the first update for that mean and deviation; over all
+    processes."""
     reward_clip: Annotated[float, Field(gt=0, le=10**6)] | None = 5.0
     """Scores are clipped to ± this after normalisation; null leaves them."""
     missing_eos_penalty: Coefficient = 1.0
@@ -77,8 +81,9 @@ class PpoConfig(Section):
     """The first KL coefficient, and the only one while kl_target is null."""
     kl_target: Nats | None = 2.0
     """Mean KL per response (nats) that the adaptive coefficient steers to; null keeps it fixed."""
-    kl_horizon: Annotated[float, Field(ge=1, le=10**9)] = 10000
-    """Episodes over which the coefficient adapts."""
+    kl_horizon: Annotated[float, Field(ge=1, le=10**9)] = 500
+    """Episodes over which the coefficient adapts: within a run it can change by a factor of at most
+    exp(0.2 · total_episodes / kl_horizon)."""
     early_stop_kl: Nats | None = None
     """End the run when the mean KL per response passes this; null never does."""
 

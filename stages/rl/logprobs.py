@@ -4,6 +4,7 @@ Both read one frozen base and differ in the active adapters. Only the positions 
 through the LM head, and these in chunks.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -28,21 +29,19 @@ class TokenLogProbs(NamedTuple):
 def rollout_log_probs(
     model: Any,
     rollouts: Rollouts,
+    plan: Sequence[list[int]],
     temperature: float,
     chunk: int,
-    batch_size: int,
     pad: int,
     value_head: nn.Linear | None = None,
 ) -> TokenLogProbs:
-    """`response_log_probs` of all rollouts, in batches of like length, without gradients."""
+    """`response_log_probs` of all rollouts, batch by batch of the plan, without gradients."""
     found = TokenLogProbs(*(torch.zeros_like(rollouts.mask) for _ in TokenLogProbs._fields))
     with torch.no_grad():
-        for rows, batch in forward.batches(
-            rollouts.prompts, rollouts.responses, batch_size, pad, rollouts.ended.device
-        ):
+        for rows, batch in forward.batches(rollouts.prompts, rollouts.responses, plan, pad, rollouts.ended.device):
             outputs = response_log_probs(model, batch, temperature, chunk, value_head)
             for whole, part in zip(found, outputs, strict=True):
-                whole[rows, : part.shape[1]] = part
+                whole[rows, : part.shape[1]] = part[: len(rows)]
     return found
 
 
@@ -56,9 +55,11 @@ def response_log_probs(
         chunk: rows that go through the LM head at a time; no chunk's logits are kept for the backward pass.
     """
     head = forward.causal_lm(model).get_output_embeddings()
-    present = batch.response_mask.bool()
-    states = forward.hidden_states(model, batch)[:, batch.prompt_length - 1 : -1][present]
-    tokens = batch.response[present]
+    before = batch.response.roll(-1, dims=1)  # the positions that predict a response's tokens
+    states = forward.hidden_states(model, batch)[before]
+    tokens = batch.ids[batch.response]
+    counts = batch.response.sum(1)
+    present = torch.arange(int(counts.max()), device=counts.device) < counts[:, None]
 
     def through_head(part: Tensor, part_tokens: Tensor) -> tuple[Tensor, Tensor]:
         return maths.log_probs_and_entropy(head(part), part_tokens, temperature)
@@ -126,7 +127,7 @@ def check_plain_head(model: Any, batch: forward.Batch) -> None:
     causal_lm = forward.causal_lm(model)
     with torch.no_grad():
         ours = causal_lm.get_output_embeddings()(forward.hidden_states(model, batch))[:, -1].float()
-        theirs = causal_lm(**forward.inputs(causal_lm, batch)).logits[:, -1].float()
+        theirs = causal_lm(input_ids=batch.ids, use_cache=False).logits[:, -1].float()
     if not torch.allclose(ours, theirs, rtol=0.02, atol=0.02 * float(theirs.abs().max())):
         raise UserError(
             f"model.name: {type(causal_lm).__name__} changes its logits after the LM head, which PPO does not support; "

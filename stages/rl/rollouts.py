@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from stages.generation import generate
+from stages.generation import decoding, generate
 from stages.models import stack
 from stages.rl.config import PpoConfig
 
@@ -24,6 +24,8 @@ class Rollouts(NamedTuple):
     responses: list[list[int]]
     ended: Tensor
     """[b], 1 where the response closed with EOS."""
+    sampler_log_probs: Tensor | None = None
+    """[b, R], as the sampler saw them, 0 where masked; None where they are not kept."""
 
     @property
     def mask(self) -> Tensor:
@@ -34,35 +36,35 @@ class Rollouts(NamedTuple):
 
 def sample_rollouts(
     model: Any,
-    prompts: Sequence[list[int]],
-    episodes: Sequence[int],
+    prompts: list[list[int]],
+    keys: Sequence[str],
     limit: int,
     eos: Sequence[int],
     pad: int,
     config: PpoConfig,
-    seed: int,
 ) -> Rollouts:
-    """Answer the prompts of these episodes, with at most `limit` tokens each, under the active adapters."""
-    chosen = [prompts[prompt_of(episode, len(prompts), seed)] for episode in episodes]
-    responses: list[list[int]] = [[] for _ in chosen]
-    ended = torch.zeros(len(chosen))
-    plain = generate.Decoding(
-        do_sample=True, temperature=config.temperature, top_k=0, top_p=1.0, repetition_penalty=1.0
-    )
+    """Answer the prompts with at most `limit` tokens each, under the active adapters.
+
+    Args:
+        keys: what seeds the draws of each response.
+    """
+    answers: list[Any] = [None] * len(prompts)
+    plain = decoding.PLAIN.replace(temperature=config.temperature)
+    device = next(model.parameters()).device
+    # In float32 the sampler's log-probabilities are the trainer's; in half precision merged weights round otherwise.
+    exact = model.dtype == torch.float32
     model.eval()
     with stack.merged(model, only_if=config.merge_adapters_for_rollouts):
         for i, answer in generate.generate(
-            model,
-            chosen,
-            [f"{seed}/episode/{episode}" for episode in episodes],
-            plain,
-            limit,
-            config.local_rollout_forward_batch_size,
-            eos,
-            pad,
+            model, prompts, keys, plain, limit, config.local_rollout_forward_batch_size, eos, pad, not exact
         ):
-            responses[i], ended[i] = answer.ids, float(answer.ended)
-    return Rollouts(chosen, responses, ended.to(next(model.parameters()).device))
+            answers[i] = answer
+    log_probs = None
+    if all(answer.log_probs for answer in answers):
+        padded = [answer.log_probs + [0.0] * (limit - len(answer.log_probs)) for answer in answers]
+        log_probs = torch.tensor(padded, device=device)[:, : max(len(answer.ids) for answer in answers)]
+    ended = torch.tensor([float(answer.ended) for answer in answers], device=device)
+    return Rollouts(prompts, [answer.ids for answer in answers], ended, log_probs)
 
 
 def response_limit(update: int, config: PpoConfig, seed: int) -> int:
@@ -71,14 +73,14 @@ def response_limit(update: int, config: PpoConfig, seed: int) -> int:
     return draw.randint(config.min_response_length, config.max_response_length)
 
 
-def prompt_of(episode: int, count: int, seed: int) -> int:
+def prompt_of(episode: int, count: int, seed: int | str) -> int:
     """The index of an episode's prompt; all prompts come up once, in a new order, before any comes up again."""
     epoch, position = divmod(episode, count)
     return _prompt_order(epoch, count, seed)[position]
 
 
 @lru_cache(maxsize=2)  # an update may span two epochs
-def _prompt_order(epoch: int, count: int, seed: int) -> list[int]:
+def _prompt_order(epoch: int, count: int, seed: int | str) -> list[int]:
     order = list(range(count))
     random.Random(f"{seed}/prompts/{epoch}").shuffle(order)
     return order

@@ -13,10 +13,11 @@ from stages.rl.rollouts import Rollouts
 CURVE = (
     "step", "episodes", "score", "score_std", "reward", "kl", "kl_k3", "kl_coef", "entropy", "policy_loss",
     "value_loss", "loss", "clip_fraction", "approx_kl", "ratio", "grad_norm", "learning_rate", "eos_rate",
-    "response_length", "repetition", "length_score_correlation", "explained_variance",
+    "response_length", "repetition", "length_score_correlation", "explained_variance", "sampler_kl",
 )  # fmt: skip
 """One row per update. score: the reward model's mean, raw. reward: mean per response after normalisation, penalty and
 KL. kl: mean k1 per response, kl_k3: its k3 twin. entropy, ratio, approx_kl: means per token. response_length: tokens.
+sampler_kl: k1 per response of the sampler to the trainer, where they round differently (in half precision).
 """
 
 
@@ -33,6 +34,8 @@ def log_stats(rollouts: Rollouts, experience: Experience, kl_coef: float, group:
         "eos_rate": rollouts.ended,
         "repetition": torch.tensor([repetition(r) for r in rollouts.responses], device=mask.device),
     }
+    if rollouts.sampler_log_probs is not None:
+        columns["sampler_kl"] = ((rollouts.sampler_log_probs - experience.log_probs) * mask).sum(1)
     everyone = group.gather(torch.stack(list(columns.values()), dim=1).double())
     means = dict(zip(columns, everyone.mean(0).tolist(), strict=True))
     by_name = dict(zip(columns, everyone.unbind(1), strict=True))

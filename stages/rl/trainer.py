@@ -7,7 +7,6 @@ processes sample what one would.
 
 import random
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from stages.rl.checkpoint import State, load, save
 from stages.rl.collectives import Collectives
 from stages.rl.config import PpoConfig
 from stages.rl.experience import Experience, estimate_advantages
-from stages.rl.rollouts import Rollouts, response_limit, sample_rollouts
+from stages.rl.rollouts import Rollouts, prompt_of, response_limit, sample_rollouts
 from stages.rl.stats import CURVE, log_stats
 from stages.runtime import atomic, checkpoints, live
 from stages.runtime.errors import UserError
@@ -111,6 +110,8 @@ class Trainer:
     def step(self) -> dict[str, float]:
         """One update; returns its row of the curve."""
         config, state = self.config, self.state
+        if state.update == 0:
+            self.normalize_rewards()
         rollouts = self.sample_rollouts()
         experience = self.make_experience(rollouts)
         stats = log_stats(rollouts, experience, state.kl_coef, self.group)
@@ -131,7 +132,7 @@ class Trainer:
         self._check_finite(**{name: torch.tensor(value, device=self.device) for name, value in stats.items()})
         state.update += 1
         row = {"step": state.update, "episodes": state.update * config.batch_size} | stats
-        state.rows.append({name: row[name] for name in CURVE})
+        state.rows.append({name: row[name] for name in CURVE if name in row})
         if not state.warned and (signs := reward_hacking.signs(state.rows, config.kl_target)):
             print(f"ppo: warning at update {state.update}: {signs}", file=sys.stderr)
             state.warned = True
@@ -141,15 +142,15 @@ class Trainer:
         """1. The policy answers this process's part of the update's prompts."""
         update = self.state.update
         first = update * self.config.batch_size + self.first_row
+        episodes = range(first, first + self.local_batch_size)
         return sample_rollouts(
             self.model,
-            self.prompts,
-            range(first, first + self.local_batch_size),
+            [self.prompts[prompt_of(episode, len(self.prompts), self.seed)] for episode in episodes],
+            [f"{self.seed}/episode/{episode}" for episode in episodes],
             response_limit(update, self.config, self.seed),
             self.eos,
             self.pad,
             self.config,
-            self.seed,
         )
 
     def make_experience(self, rollouts: Rollouts) -> Experience:
@@ -157,14 +158,13 @@ class Trainer:
         config = self.config
         # In training mode like the forward that learns, so that both run the same code and the first ratio is 1.
         self.model.train()
+        plan = self._plan(rollouts)
         with stack.active(self.model, ["reward"]):
-            scores = self._scores(rollouts)
+            scores = self._scores(rollouts, len(plan))
         self._check_finite(score=scores)
-        if self.state.update == 0:
-            self._init_reward_normalization(scores)
-        policy = self._log_probs(rollouts, self.value_head)
+        policy = self._log_probs(rollouts, plan, self.value_head)
         with stack.active(self.model, self.reference):
-            reference = self._log_probs(rollouts)
+            reference = self._log_probs(rollouts, plan)
         self._check_finite(log_probs=policy.log_probs, values=policy.values)
         self._check_finite(**{"reference log_probs": reference.log_probs})
 
@@ -176,38 +176,57 @@ class Trainer:
             scores, final_scores, policy, reference, rollouts.mask, self.state.kl_coef, config, self.group
         )
 
-    def _scores(self, rollouts: Rollouts) -> Tensor:
+    def _plan(self, rollouts: Rollouts, rows: Sequence[int] | None = None) -> list[list[int]]:
+        """The rows of each forward pass; without any, a pass that a divided base needs on all processes."""
+        plan = forward.plan(forward.lengths(rollouts.prompts, rollouts.responses), self.config.tokens_per_batch, rows)
+        if self.sharded:
+            plan += [[]] * (self.group.largest(len(plan)) - len(plan))
+        return plan
+
+    def _scores(self, rollouts: Rollouts, passes: int) -> Tensor:
         scores = reward.score(
             self.model,
             self.reward_head,
             rollouts.prompts,
             rollouts.responses,
             self.pad,
-            self.config.local_rollout_forward_batch_size,
+            self.config.tokens_per_batch,
+            passes,
         )
         return torch.tensor(scores, device=self.device)
 
-    def _log_probs(self, rollouts: Rollouts, value_head: nn.Linear | None = None) -> logprobs.TokenLogProbs:
+    def _log_probs(
+        self, rollouts: Rollouts, plan: list[list[int]], value_head: nn.Linear | None = None
+    ) -> logprobs.TokenLogProbs:
         config = self.config
         return logprobs.rollout_log_probs(
-            self.model,
-            rollouts,
-            config.temperature,
-            config.lm_head_chunk,
-            config.local_rollout_forward_batch_size,
-            self.pad,
-            value_head,
+            self.model, rollouts, plan, config.temperature, config.lm_head_chunk, self.pad, value_head
         )
 
-    def _init_reward_normalization(self, scores: Tensor) -> None:
-        """Before the first update the policy is the SFT model: its answers' scores set the reward's zero and scale."""
-        everyone = self.group.gather(scores.double())
-        if self.config.normalize_reward != "none":
+    def normalize_rewards(self) -> None:
+        """0. Before the first update the policy is SFT: its answers' scores set the reward's zero and scale."""
+        config = self.config
+        if config.normalize_reward != "none":
+            size = -(-config.normalization_samples // self.accelerator.num_processes)
+            own = range(self.accelerator.process_index * size, (self.accelerator.process_index + 1) * size)
+            rollouts = sample_rollouts(
+                self.model,
+                [self.prompts[prompt_of(i, len(self.prompts), f"{self.seed}/normalization")] for i in own],
+                [f"{self.seed}/normalization/{i}" for i in own],
+                config.max_response_length,
+                self.eos,
+                self.pad,
+                config,
+            )
+            with stack.active(self.model, ["reward"]):
+                scores = self._scores(rollouts, len(self._plan(rollouts)))
+            self._check_finite(score=scores)
+            everyone = self.group.gather(scores.double())
             self.state.reward_mean = float(everyone.mean())
-        if self.config.normalize_reward == "standardize":
-            spread = float(everyone.std(correction=0))
-            self.state.reward_scale = spread if spread > 1e-6 else 1.0  # one response, or all with the same score
-        if self.config.value_head_init == "reward":
+            if config.normalize_reward == "standardize":
+                spread = float(everyone.std(correction=0))
+                self.state.reward_scale = spread if spread > 1e-6 else 1.0  # one response, or all with the same score
+        if config.value_head_init == "reward":
             with torch.no_grad():
                 self.value_head.weight.copy_(self.reward_head.weight / self.state.reward_scale)
                 self.value_head.bias.fill_(-self.state.reward_mean / self.state.reward_scale)
@@ -252,11 +271,14 @@ class Trainer:
         tokens = float(self.group.sum(data.mask[local].sum()))
         sums = torch.zeros(5, device=self.device, dtype=torch.float64)
         self.optimizer.zero_grad(set_to_none=False)
-        size = config.per_device_train_batch_size
-        for rows, batch in forward.batches(rollouts.prompts, rollouts.responses, size, self.pad, self.device, local):
+        plan = self._plan(rollouts, local)
+        for rows, batch in forward.batches(rollouts.prompts, rollouts.responses, plan, self.pad, self.device):
             outputs = logprobs.response_log_probs(
                 self.model, batch, config.temperature, config.lm_head_chunk, self.value_head
             )
+            if not rows:  # it only keeps step with the other processes
+                (outputs.log_probs.sum() * 0.0).backward()
+                continue
             width = slice(outputs.log_probs.shape[1])
             losses = maths.losses(
                 outputs.log_probs,
@@ -272,8 +294,6 @@ class Trainer:
             loss = (losses.policy + config.vf_coef * losses.value) / tokens
             (loss * self.loss_scale).backward()
             sums += torch.stack(list(losses)).detach().double()
-        if self.sharded:
-            self._match_forward_passes(rollouts, chosen, len(local))
         sums = self.group.sum(sums)
         self._check_finite(loss=sums)  # before the gradient: the first that is not finite gives the error its name
         gradients = torch.cat([self._gradient(p).flatten() for p in self.trained.values()])
@@ -288,15 +308,6 @@ class Trainer:
             start += parameter.numel()
         self.optimizer.step()
         return (sums / tokens).tolist(), norm
-
-    def _match_forward_passes(self, rollouts: Rollouts, chosen: list[int], local: int) -> None:
-        """A sharded base fetches its layers on all processes together: run as many passes as the busiest process."""
-        size = self.config.per_device_train_batch_size
-        most = max(Counter(row // self.local_batch_size for row in chosen).values())
-        for _ in range(-(-most // size) - -(-local // size)):
-            batch = forward.to_batch(rollouts.prompts[:1], rollouts.responses[:1], self.pad, self.device)
-            outputs = logprobs.response_log_probs(self.model, batch, self.config.temperature, self.config.lm_head_chunk)
-            (outputs.log_probs.sum() * 0.0).backward()
 
     def _gradient(self, parameter: nn.Parameter) -> Tensor:
         return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.float()

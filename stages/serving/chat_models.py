@@ -8,7 +8,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from stages.generation.generate import Decoding, eos_ids, generate
+from stages.generation.decoding import Decoding
+from stages.generation.generate import eos_ids, generate
 from stages.models import stack
 from stages.models.base_model import Base
 from stages.serving.interrupts import postponed

@@ -6,7 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from stages.generation.generate import Decoding, eos_ids
+from stages.generation.decoding import Decoding
+from stages.generation.generate import eos_ids
 from stages.models import stack
 from stages.models.base_model import Base
 from stages.text import encoding

@@ -53,4 +53,4 @@ def padding_share(lengths: Sequence[int], batch_size: int) -> float:
         batch = lengths[start : start + batch_size]
         used += sum(batch)
         padded += max(batch) * len(batch)
-    return 1 - used / padded if padded else 0.0
+    return round(1 - used / padded, 4) if padded else 0.0

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.models import sharding
+from stages.models.base_model import ModelConfig
 from stages.runtime import checkpoints, curves, environment, live, processes
 from stages.runtime.errors import UserError
 from stages.training.config import TrainingConfig
@@ -40,63 +41,60 @@ def check_processes(config: TrainingConfig, dtype: str) -> int:
     return accumulation
 
 
-def arguments(
-    config: TrainingConfig, dtype: str, gradient_checkpointing: bool, seed: int, work: Path
-) -> dict[str, Any]:
-    """Keyword arguments for `TrainingArguments` or a TRL config.
+def arguments(config: TrainingConfig, model: ModelConfig, seed: int, work: Path) -> Any:
+    """The `transformers.TrainingArguments`.
 
     Raises:
         UserError: see `check_processes`; or the GPU has no bfloat16.
     """
     import torch
+    from transformers import TrainingArguments
 
-    if dtype == "bfloat16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported():
+    # False: in hardware, not emulated
+    if model.dtype == "bfloat16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported(False):
         raise UserError(
             f"params.yaml: model.dtype is bfloat16, which {torch.cuda.get_device_name()} lacks: use float16 or float32"
         )
-    return {
-        "output_dir": str(work),
-        "seed": seed,
-        "num_train_epochs": 1,  # the order of the samples already holds every epoch
-        "train_sampling_strategy": "sequential",
-        "per_device_train_batch_size": config.per_device_train_batch_size,
-        "per_device_eval_batch_size": config.per_device_train_batch_size,
-        "gradient_accumulation_steps": check_processes(config, dtype),
-        "learning_rate": config.learning_rate,
-        "lr_scheduler_type": config.lr_scheduler_type,
-        "warmup_steps": config.warmup_ratio,  # below 1 it is a share
-        "weight_decay": config.weight_decay,
-        "max_grad_norm": config.max_grad_norm,
-        "logging_steps": config.logging_steps,
-        "logging_nan_inf_filter": False,  # it would hide a NaN loss
-        "eval_strategy": "steps",
-        "eval_steps": config.eval_steps,
-        "save_strategy": "steps",
-        "save_steps": config.eval_steps,
-        "save_total_limit": None,  # checkpoints.rotate, once the new one is sealed
-        "load_best_model_at_end": True,
-        "metric_for_best_model": "eval_loss",
-        "greater_is_better": False,
+    found = TrainingArguments(
+        output_dir=str(work),
+        seed=seed,
+        num_train_epochs=1,  # the order of the samples already holds every epoch
+        train_sampling_strategy="sequential",
+        per_device_train_batch_size=config.per_device_train_batch_size,
+        per_device_eval_batch_size=config.per_device_train_batch_size,
+        gradient_accumulation_steps=check_processes(config, model.dtype),
+        learning_rate=config.learning_rate,
+        lr_scheduler_type=config.lr_scheduler_type,
+        warmup_steps=config.warmup_ratio,  # below 1 it is a share
+        weight_decay=config.weight_decay,
+        max_grad_norm=config.max_grad_norm,
+        logging_steps=config.logging_steps,
+        logging_nan_inf_filter=False,  # it would hide a NaN loss
+        eval_strategy="steps",
+        eval_steps=config.eval_steps,
+        save_strategy="steps",
+        save_steps=config.eval_steps,
+        save_total_limit=None,  # checkpoints.rotate, once the new one is sealed
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
         # Either runs under autocast. On GPUs float16 also gets a loss scale that adapts; a CPU has none.
-        "fp16": dtype == "float16",
-        "bf16": dtype == "bfloat16",
-        "use_cpu": processes.on_cpu(),
-        "activation_checkpointing": gradient_checkpointing,
+        fp16=model.dtype == "float16",
+        bf16=model.dtype == "bfloat16",
+        use_cpu=processes.on_cpu(),
+        activation_checkpointing=model.gradient_checkpointing,
         # A fused optimizer takes the loss scale into its own kernel, and accelerate then sees no skipped step.
-        "optim": "adamw_torch" if dtype == "float16" else "adamw_torch_fused",
-        "report_to": "none",
-        "disable_tqdm": False,  # quiet logging would take the bar away
-        "dataloader_pin_memory": False,
-    }
-
-
-def on_one_gpu(args: Any) -> Any:
-    """The TrainingArguments, with one GPU for this process.
-
-    Left alone, a process that sees several would have them share out every batch, which is then as many times as large.
-    """
-    args._n_gpu = min(args.n_gpu, 1)
-    return args
+        optim="adamw_torch" if model.dtype == "float16" else "adamw_torch_fused",
+        report_to="none",
+        disable_tqdm=False,  # quiet logging would take the bar away
+        dataloader_pin_memory=False,
+        remove_unused_columns=False,
+        ddp_find_unused_parameters=False,  # every adapter is used in every pass
+    )
+    # Left alone, a process that sees several GPUs would have them divide every batch, which is then as many times as
+    # large.
+    found._n_gpu = min(found.n_gpu, 1)
+    return found
 
 
 def show_progress(trainer: Any) -> None:
@@ -164,17 +162,11 @@ def overflowed(optimizer: Any) -> bool:
     return scaler is not None and bool(optimizer.step_was_skipped) and scaler.get_scale() >= 1
 
 
-def train(trainer: Any, work: Path, samples: int) -> None:
-    """Train from the newest whole checkpoint, or from the start; then the best checkpoint's weights are loaded.
-
-    Args:
-        samples: that were given; a trainer that left some out would train on other data than the run says.
-    """
-    if len(trainer.train_dataset) != samples:
-        raise RuntimeError(f"the trainer took {len(trainer.train_dataset)} of {samples} samples")
+def train(trainer: Any, work: Path) -> None:
+    """Train from the newest whole checkpoint, or from the start; then the best checkpoint's weights are loaded."""
     show_progress(trainer)
     for parameter in trainer.model.parameters():
-        if parameter.requires_grad:  # TRL rounds them to bfloat16 when the base is quantized
+        if parameter.requires_grad:  # whatever the precision of the base
             parameter.data = parameter.data.float()
     if sharding.is_sharded(trainer.model):
         sharding.average_gradients(trainer)

@@ -1,0 +1,109 @@
+"""Every benchmark runs: in its smallest form, so that none breaks unnoticed when the stages change."""
+
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from parameters import ROOT
+
+from benchmarks import ppo, stages
+
+SMALL = {
+    "vocab_size": 400,
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "batch_size": 2,
+    "num_ppo_epochs": 1,
+    "response_length": 4,
+    "lora_r": 2,
+    "samples": 8,
+    "predict_batch_size": 4,
+    "new_tokens": 4,
+    "updates": 2,
+    "micro_batch_size": 1,
+    "tokens_per_batch": 200,
+}
+PEERS = {"ppo_trl", "stages_trl"}
+"""They import what stands beside them: run as files, by the interpreter of a peer's environment."""
+
+
+@pytest.mark.parametrize(
+    "name", sorted(f.stem for f in (ROOT / "benchmarks").glob("*.py") if f.stem not in PEERS | {"__init__"})
+)
+def test_every_file_imports(name):
+    importlib.import_module(f"benchmarks.{name}")
+
+
+def run(*command: str) -> dict[str, float]:
+    done = subprocess.run([sys.executable, *command], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("stages")
+    found = run("-m", "benchmarks.stages_setup", str(folder), json.dumps(ppo.SETTINGS | SMALL))
+    assert all(found[f"floor_{task}"] > 0 for task in stages.TASKS)
+    return folder
+
+
+@pytest.mark.parametrize("task", stages.TASKS)
+def test_both_sides_do_the_same_work(task, prepared, capsys):
+    ours = run("-m", "benchmarks.stages_ours", task, str(prepared))
+    theirs = run("benchmarks/stages_trl.py", task, str(prepared))
+    assert ours["samples"] == theirs["samples"] == SMALL["samples"]
+    if task == "predict":
+        assert ours["tokens_per_update"] == theirs["tokens_per_update"] == SMALL["samples"] * SMALL["new_tokens"]
+    else:
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.01)
+    stages.show(task, {"ours": [ours], "peer": [theirs]}, floor=1e-3)
+    assert capsys.readouterr().out.startswith(task)
+
+
+def test_ppo(tmp_path, capsys):
+    settings = ppo.SETTINGS | SMALL
+    setup = run("-m", "benchmarks.ppo_setup", str(tmp_path), json.dumps(settings))
+    ours = run("-m", "benchmarks.ppo_ours", str(tmp_path))
+    assert ours["tokens_per_update"] == SMALL["batch_size"] * SMALL["response_length"]
+    ppo.show(setup, {"ours": [ours]}, settings)
+    assert "samples per CPU s" in capsys.readouterr().out
+
+
+def test_ppo_on_a_large_model():
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.ppo_large",
+        "--hidden-size",
+        "32",
+        "--intermediate-size",
+        "48",
+        "--layers",
+        "1",
+        "--heads",
+        "2",
+        "--vocab-size",
+        "300",
+        "--prompt-tokens",
+        "8",
+        "--new-tokens",
+        "4",
+        "--dtype",
+        "float32",
+        "--batch-size",
+        "2",
+        "--updates",
+        "1",
+        "--ppo-epochs",
+        "1",
+    ]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "samples per second" in done.stdout

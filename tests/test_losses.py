@@ -1,0 +1,129 @@
+"""What SFT and the reward model minimise: TRL's losses and gradients, with every token or pair weighing the same."""
+
+from functools import partial
+
+import pytest
+import tiny_models
+import torch
+from peft import get_peft_model
+
+from stages import rm, sft
+from stages.models import base_model, reward
+from stages.training import weighted
+
+PAD = 0
+SAMPLES = [sft.EncodedSample([*range(5, 5 + n), 3], n - n // 2, 0, 0, 0) for n in (4, 20, 9, 31, 12, 15, 7, 26)]
+PAIRS = [rm.EncodedPair([*range(9, 9 + n)], [40 + n] * (n // 2) + [3], [7, 8, 9][: n % 4] + [3]) for n in range(3, 11)]
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models") / "base"
+    tiny_models.write_base(folder)
+    return base_model.read(folder)
+
+
+def adapted(base, task):
+    torch.manual_seed(0)
+    model = base.causal_lm() if task == "CAUSAL_LM" else reward.in_float32(base.reward_model())
+    model.config.pad_token_id = PAD
+    lora = tiny_models.LORA.replace(dropout=0.0).config(
+        task_type=task, init_lora_weights=False, modules_to_save=None if task == "CAUSAL_LM" else ["score"]
+    )
+    return get_peft_model(model, lora)
+
+
+def gradients(model, loss):
+    model.zero_grad()
+    loss.backward()
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
+
+
+def trl_trainer(kind, config, model, rows, base, tmp_path):
+    from datasets import Dataset
+
+    args = config(output_dir=str(tmp_path), report_to="none", use_cpu=True, bf16=False, max_length=None,
+                  activation_checkpointing=False, per_device_train_batch_size=len(rows))  # fmt: skip
+    return kind(model=model, args=args, train_dataset=Dataset.from_list(rows), processing_class=base.tokenizer())
+
+
+def test_sft_minimises_trls_loss(base, tmp_path):
+    from trl import SFTConfig, SFTTrainer
+
+    model = adapted(base, "CAUSAL_LM")
+    weight, loss = sft.answer_loss(model, sft.collate(SAMPLES, PAD)).sum(0)
+    ours = gradients(model, loss / weight)
+    rows = [{"input_ids": s.ids, "labels": [-100] * s.prompt_length + s.ids[s.prompt_length :]} for s in SAMPLES]
+    trainer = trl_trainer(SFTTrainer, SFTConfig, model, rows, base, tmp_path)
+    theirs = trainer.compute_loss(model, next(iter(trainer.get_train_dataloader())))
+    assert (loss / weight).item() == pytest.approx(theirs.item(), rel=1e-5)
+    torch.testing.assert_close(gradients(model, theirs), ours, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("center", [0.0, 0.01])
+def test_the_reward_model_minimises_trls_loss(base, center, tmp_path):
+    from trl import RewardConfig, RewardTrainer
+
+    model = adapted(base, "SEQ_CLS")
+    found = rm.preference_loss(rm.RmConfig(center_rewards_coefficient=center))(model, rm.collate(PAIRS, PAD))
+    ours = gradients(model, found[:, 1].mean())
+    rows = [{"chosen_ids": [*p.prompt, *p.chosen], "rejected_ids": [*p.prompt, *p.rejected]} for p in PAIRS]
+    config = partial(RewardConfig, center_rewards_coefficient=center or None, disable_dropout=False)
+    trainer = trl_trainer(RewardTrainer, config, model, rows, base, tmp_path)
+    theirs = trainer.compute_loss(model, next(iter(trainer.get_train_dataloader())))
+    assert found[:, 1].mean().item() == pytest.approx(theirs.item(), rel=1e-5)
+    torch.testing.assert_close(gradients(model, theirs), ours, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("rows", "accumulation"), [(8, 1), (2, 4)])
+def test_every_token_pulls_alike_in_whatever_batch_it_is(base, rows, accumulation, tmp_path):
+    """Two steps of samples of very different lengths: the sum of their gradients is that of all samples together."""
+    from transformers import TrainingArguments
+
+    model = adapted(base, "CAUSAL_LM")
+    order = sorted(SAMPLES * 2, key=lambda sample: len(sample.ids))
+    weight, loss = sft.answer_loss(model, sft.collate(order, PAD)).sum(0)
+    expected = gradients(model, loss / weight * 2)
+
+    total = {name: torch.zeros_like(gradient) for name, gradient in expected.items()}
+
+    class Sgd(torch.optim.SGD):
+        def step(self, closure=None):
+            for name, p in model.named_parameters():
+                if p.requires_grad:
+                    total[name] += p.grad
+
+    trainer = weighted.trainer(
+        sft.answer_loss, ["loss"], step_weight=weight.item() / 2, model=model,
+        args=TrainingArguments(
+            output_dir=str(tmp_path), report_to="none", use_cpu=True, max_grad_norm=0.0, num_train_epochs=1,
+            per_device_train_batch_size=rows, gradient_accumulation_steps=accumulation, logging_steps=1,
+            train_sampling_strategy="sequential", remove_unused_columns=False, disable_tqdm=True, save_strategy="no",
+        ),
+        train_dataset=order, data_collator=partial(sft.collate, pad=PAD),
+        optimizers=(Sgd([p for p in model.parameters() if p.requires_grad], lr=0.1), None),
+    )  # fmt: skip
+    trainer.train()
+    torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-6)
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    assert len(losses) == 2
+    weights = [sum(sample.answer_length for sample in part) for part in (order[:8], order[8:])]
+    mean = sum(a * b for a, b in zip(losses, weights, strict=True)) / sum(weights)
+    assert mean == pytest.approx((loss / weight).item(), rel=1e-5), "what is logged is the mean over the tokens"
+
+
+def test_the_evaluation_is_the_same_in_any_batch(base, tmp_path):
+    from transformers import TrainingArguments
+
+    model, found = adapted(base, "CAUSAL_LM"), []
+    with torch.no_grad():
+        weight, loss = sft.answer_loss(model, sft.collate(SAMPLES, PAD)).sum(0)
+    for rows in (1, 3, 8):
+        trainer = weighted.trainer(
+            sft.answer_loss, ["loss"], step_weight=1.0, model=model,
+            args=TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True, disable_tqdm=True,
+                                   per_device_eval_batch_size=rows, remove_unused_columns=False),
+            eval_dataset=SAMPLES, data_collator=partial(sft.collate, pad=PAD),
+        )  # fmt: skip
+        found.append(trainer.evaluate()["eval_loss"])
+    assert found == pytest.approx([(loss / weight).item()] * 3, rel=1e-5)
