@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from stages.models import base_model, forward, stack
+from stages.models import base_model, stack
 from stages.models.lora import LoraConfig
 from stages.runtime import atomic, params, processes, resume
 from stages.runtime.command import command
@@ -144,6 +144,8 @@ def answer_loss(model: Any, batch: dict[str, Any]) -> Any:
     stands behind its tokens, which see only what stands before them.
     """
     import torch
+
+    from stages.models import forward
 
     ids, answer = batch["ids"], batch["answer"]
     with forward.head_reads(model, answer):

@@ -22,6 +22,8 @@ from stages.rl import logprobs
 from stages.runtime.errors import UserError
 from stages.text import encoding
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 SAMPLES = [
     {"history": [[families.QUESTION, families.ANSWER]] * (n % 2), "instruction": f"{n}岁，{families.NOW}",

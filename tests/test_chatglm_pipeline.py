@@ -27,6 +27,8 @@ from stages.runtime import atomic
 from stages.serving import streaming
 from stages.text import encoding, records
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 QUESTIONS = ["我发烧了", "晚上睡不着应该怎么办？", "请问需要做核酸检测吗，我应该怎么办？", "干咳三天了"]
 ANSWER = "注意休息。"

@@ -14,7 +14,7 @@ from test_graph import PAGE
 from stages import verify
 
 # DVC's own dependencies; none of it is for this project to repair.
-pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")]
 
 ONLY_THE_PAGE = {"report": [{"changed outs": {PAGE: "deleted"}}]}
 

@@ -15,6 +15,8 @@ from stages.models import base_model, reward, stack
 from stages.text import encoding
 from stages.text.records import Pair, Sample
 
+pytestmark = pytest.mark.slow
+
 QUESTIONS = ["发烧三天了，怎么办？", "嗓子疼，吃什么药？", "需要做核酸吗？", "什么时候能好？"]
 DOCTOR = ["多喝水，注意休息。", "可以吃布洛芬。", "不需要，观察即可！", "三天左右。有事再问我。"]
 ANSWERS = {

@@ -26,6 +26,8 @@ from stages.serving.model_card import SOURCES
 from stages.serving.model_names import Name
 from stages.text import encoding
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 HISTORY, QUESTION = [["医生您好", "您好，请讲。"]], "我发烧三天了，怎么办？"
 MESSAGES = [

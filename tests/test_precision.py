@@ -15,6 +15,8 @@ from stages.rl.trainer import Trainer
 from stages.runtime.errors import UserError
 from stages.training import trainer
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 CASES = [
     ("float32", "eager", False), ("float32", "sdpa", True),

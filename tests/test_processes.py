@@ -17,6 +17,8 @@ from safetensors.torch import load_file
 from stages.runtime.errors import UserError
 from stages.training import trainer
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 STAGES = ["sft", "rm", "ppo", "predict", "evaluate"]
 SCRIPT = str(ROOT / "tests" / "several_processes.py")

@@ -14,7 +14,7 @@ from stages.runtime.errors import UserError
 from stages.serving import merged_model
 
 torch.set_num_threads(1)
-pytestmark = pytest.mark.filterwarnings("ignore:.*(bitsandbytes|kernels|quantiz|MatMul8bitLt)")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*(bitsandbytes|kernels|quantiz|MatMul8bitLt)")]
 
 
 def need_bitsandbytes() -> None:

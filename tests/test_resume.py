@@ -24,6 +24,8 @@ from stages.rm import RmConfig
 from stages.runtime import checkpoints
 from stages.sft import SftConfig
 
+pytestmark = pytest.mark.slow
+
 SUPERVISED = {
     "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 0.03, "warmup_ratio": 0.1,
     "weight_decay": 0.01, "logging_steps": 2, "eval_steps": 4, "num_train_epochs": 3,

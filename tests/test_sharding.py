@@ -12,6 +12,8 @@ from test_processes import SCRIPT, run
 
 from stages.models import base_model
 
+pytestmark = pytest.mark.slow
+
 SHARE = """
 import json, os, sys
 from pathlib import Path

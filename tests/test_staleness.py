@@ -14,7 +14,7 @@ from test_graph import MODULES
 from test_rooms import MAY_IMPORT
 
 # DVC's own dependencies; none of it is for this project to repair.
-pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")]
 
 NONE: set[str] = set()
 ALL = set(MODULES)

@@ -54,6 +54,7 @@ def test_conversion_of_the_pickled_checkpoint(tmp_path, cases):
         convert.convert(source, tmp_path / "newer")
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_nothing_behind(tmp_path):
     """A real refusal to write, in the middle of the second shard."""
     tensors = load_file(FIXTURE / "model" / "model.safetensors")

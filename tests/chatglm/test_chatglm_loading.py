@@ -20,6 +20,7 @@ print(*(type(x).__module__ for x in (c, m, t)))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "first",
     [
