@@ -32,10 +32,12 @@ def web(finished: Path) -> Iterator[str]:
     server.server_close()
 
 
-def test_a_stranger_pulls_from_a_plain_web_host(repo: Any, clone: Path, web: str) -> None:
+def test_a_stranger_pulls_from_a_plain_web_host(clone: Path, web: str) -> None:
     """All but the report's page, which no cache holds: `dvc repro` makes it anew."""
     (clone / ".dvc/config").write_text(f"[core]\n    remote = public\n['remote \"public\"']\n    url = {web}\n")
-    with at_work_in(clone), type(repo)(str(clone)) as theirs:
+    from dvc.repo import Repo
+
+    with at_work_in(clone), Repo(str(clone)) as theirs:
         theirs.pull()
         cached = {out.def_path for out in theirs.index.outs if out.use_cache}
         assert cached and all((clone / path).exists() for path in cached)
@@ -60,7 +62,7 @@ def test_models_are_artifacts(finished: Path, tmp_path: Path) -> None:
     assert {name: each["path"] for name, each in document["artifacts"].items()} == {
         name: f"models/{name}" for name in ("sft", "rm", "ppo")
     }
-    git(finished, "tag", "ppo@v0.1.0")
+    git(finished, "tag", "--annotate", "--message", "registered", "ppo@v0.1.0")
     with at_work_in(tmp_path):
         Artifacts.get(str(finished), "ppo", version="v0.1.0", out=str(tmp_path / "got"))
     assert [file.name for file in (tmp_path / "got").iterdir()] == ["weights"]
