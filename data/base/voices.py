@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """How people ask, and the two voices that answer: the general one of the chat, and the one of a reference book.
 
 `QUESTIONS[intent]` are wordings of a patient's question, `GENERAL[intent]` are sentences that are true of anybody and say
