@@ -23,6 +23,7 @@ measures how far off the method is.
 """
 
 import argparse
+import json
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -324,12 +325,16 @@ def profiled(name: str) -> tuple[ModelConfig, dict[str, Any]]:
 
 
 def shape_of(model: ModelConfig, base: BaseConfig) -> Shape:
-    if model.name != base_model.TINY:
+    if model.name in SHAPES:
         return SHAPES[model.name]
-    a = base.architecture
-    dim = a.hidden_size // a.num_attention_heads
-    return Shape(a.hidden_size, a.intermediate_size, a.num_hidden_layers, a.num_attention_heads,
-                 a.num_key_value_heads, dim, a.vocab_size)  # fmt: skip
+    if model.name == base_model.TINY:
+        sizes = base.architecture.model_dump()
+    else:  # a folder in the checkout
+        sizes = json.loads((resume.ROOT / model.name / "config.json").read_text(encoding="utf-8"))
+    heads = sizes["num_attention_heads"]
+    head_dim = sizes.get("head_dim") or sizes["hidden_size"] // heads
+    return Shape(sizes["hidden_size"], sizes["intermediate_size"], sizes["num_hidden_layers"], heads,
+                 sizes["num_key_value_heads"], head_dim, sizes["vocab_size"])  # fmt: skip
 
 
 def table() -> str:
