@@ -25,7 +25,8 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def found(changes: dict[str, Any]) -> list[str]:
-    return list(check.problems(parameters.write(Path(), changes)))
+    tiny = {"model": {"name": "tiny"} | changes.get("model", {})}
+    return list(check.problems(parameters.write(Path(), changes | tiny)))
 
 
 def test_the_committed_parameters_are_fine(capsys: pytest.CaptureFixture[str]) -> None:
