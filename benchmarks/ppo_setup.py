@@ -34,7 +34,7 @@ def main(folder: Path, settings: dict[str, Any]) -> None:
     prompts = [
         encoding.encode_prompt(tokenizer, sample.history, sample.instruction, settings["max_source_length"], "ppo").ids
         for dialogue in json.loads(DATA.read_text(encoding="utf-8"))
-        for sample in dialogues.to_samples(dialogue, str(DATA))[0]
+        for sample in dialogues.to_samples(dialogue, dialogues.DialogueRules(), str(DATA))[0]
     ]
     # As many as one update answers, from short to long: so every update of either side answers the very same prompts.
     prompts.sort(key=len)

@@ -25,7 +25,7 @@ def main(folder: Path, settings: dict[str, Any]) -> None:
     samples = [
         sample
         for dialogue in json.loads(DATA.read_text(encoding="utf-8"))
-        for sample in dialogues.to_samples(dialogue, str(DATA))[0]
+        for sample in dialogues.to_samples(dialogue, dialogues.DialogueRules(), str(DATA))[0]
     ]
     texts = []
     for number, sample in enumerate(samples[: settings["samples"]]):

@@ -172,7 +172,9 @@ def test_plots() -> None:
         for encoding in encodings(plot.renderer.get_filled_template()):
             column, order = encoding["field"], encoding.get("sort")
             assert column in rows[0], f"{name}: no column {column}"
-            assert not order or {row[column] for row in rows} == set(order), f"{name}: {column}"
+            assert not order or {row[column] for row in rows} <= set(order), (
+                f"{name}: {column}"
+            )  # a base that was not trained has no loss
 
 
 def encodings(specification: Any) -> Iterator[dict[str, Any]]:

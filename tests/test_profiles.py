@@ -86,7 +86,7 @@ def test_what_changed_is_printed(config: Path, capsys: pytest.CaptureFixture[str
     switch("default", config)
     assert capsys.readouterr().out == f"{config} already is the profile `default`\n"
     switch("qwen3-0.6b", config)
-    assert "model.name: tiny → Qwen/Qwen3-0.6B\n" in capsys.readouterr().out
+    assert "model.name: data/base → Qwen/Qwen3-0.6B\n" in capsys.readouterr().out
 
 
 def test_users_own_comment_and_null_stay(config: Path) -> None:
