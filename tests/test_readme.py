@@ -62,7 +62,8 @@ def test_dvc_takes_the_arguments(document: str) -> None:
     for line in lines(document):
         for command in [] if "'" in line else re.split(r"&&|;|\|", line):  # quoted, it is another shell's
             words = shlex.split(command)
-            if "dvc" in words and not re.search("[A-Z]{4}|…", command):  # a placeholder is not for DVC
+            mention = words[-2:-1] == ["dvc"]  # of a command, by its name alone
+            if "dvc" in words and not mention and not re.search("[A-Z]{4}|…", command):  # a placeholder is not for DVC
                 parse_args(words[words.index("dvc") + 1 :])
 
 
