@@ -74,7 +74,7 @@ def train(
         args.disable_tqdm = True
         run = weighted.trainer(
             measure,
-            ["loss"],
+            ["loss"] if task == "sft" else ["loss", "accuracy", "margin"],
             step_weight,
             model=model,
             args=args,
