@@ -30,7 +30,7 @@ def cached_files(root: Path, repo: Any) -> dict[str, bytes]:
 
 
 def test_a_colleague_gets_every_result_without_training(repo: Any, finished: Path, clone: Path) -> None:
-    with type(repo)(str(clone)) as theirs:
+    with at_work_in(clone), type(repo)(str(clone)) as theirs:
         assert cached_files(clone, theirs) == {}
         theirs.pull()
         assert cached_files(clone, theirs) == cached_files(finished, repo)
