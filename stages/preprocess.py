@@ -28,7 +28,7 @@ class DataConfig(dialogues.DialogueRules):
     preferences_validate_ratio: params.Ratio = 0.15
     """Share of the preference questions held out to measure the reward model."""
     seed: params.Seed = 42
-    """Decides which preferences, and which dialogues of SFT, are held out; runs that differ in `seed` share their data."""
+    """Decides which preferences and which dialogues of SFT are held out; runs that differ in `seed` share both."""
 
 
 @command
