@@ -18,7 +18,7 @@ from stages.models import base_model, reward, stack
 from stages.runtime import atomic, environment, params, processes
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
-from stages.text import encoding, json_files, records
+from stages.text import encoding, held_out, json_files, records
 
 
 class EvaluateConfig(params.Section):
@@ -44,7 +44,7 @@ def main(
     """Measure every answer, ask the reward model about changed ones, and collect which model is made of what."""
     config = params.load(params_file, "evaluate", EvaluateConfig)
     samples, training = records.read_samples(data / "test.jsonl"), records.read_samples(data / "train.jsonl")
-    pairs = records.read_pairs(data / "preferences_validate.jsonl")
+    _, pairs = held_out.parts(records.read_pairs(data / "preferences_validate.jsonl"))
     rows = {name: read_answers(answers / f"{name}.jsonl", len(samples)) for name in definitions.MODELS}
     facts = read_facts(data / "facts.jsonl", len(samples))
     frozen_base = base_model.read(base)
