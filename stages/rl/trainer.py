@@ -23,7 +23,7 @@ from stages.rl.config import PpoConfig
 from stages.rl.experience import Experience, estimate_advantages
 from stages.rl.rollouts import Rollouts, prompt_of, response_limit, sample_rollouts
 from stages.rl.stats import CURVE, log_stats
-from stages.runtime import atomic, checkpoints, live
+from stages.runtime import atomic, checkpoints, live, processes
 from stages.runtime.errors import UserError
 
 
@@ -82,7 +82,7 @@ class Trainer:
 
     def train(self) -> State:
         """Run all updates, or those that are left after the newest whole checkpoint."""
-        newest = checkpoints.latest(self.work)
+        newest = processes.from_first(lambda: checkpoints.latest(self.work))
         if newest:
             self.state = load(newest, self.trained, self.optimizer)
         else:
