@@ -94,6 +94,23 @@ def test_the_answers_are_those_of_one_process(one, two):
         assert (one / file).read_bytes() == (two / file).read_bytes()
 
 
+@pytest.mark.parametrize("fsdp", [False, True], ids=["whole", "sharded"])
+def test_shares_that_are_not_equal_change_nothing(fsdp, tmp_path):
+    """Three processes for mini-batches of two: one of them goes without."""
+    tiny_run.write(tmp_path / "in", fsdp=fsdp)
+    params = yaml.safe_load((tmp_path / "in" / "params.yaml").read_text(encoding="utf-8"))
+    params["ppo"] |= {"num_mini_batches": 4, "total_episodes": 16, "normalization_samples": 2}
+    (tmp_path / "in" / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    curves = []
+    for processes in (1, 3):
+        done = run(processes, tmp_path / "in", tmp_path / str(processes), ["ppo"])
+        assert done.returncode == 0, done.stderr[-3000:]
+        with (tmp_path / str(processes) / "log" / "ppo" / "curve.csv").open() as file:
+            curves.append([{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)])
+    for expected, found in zip(*curves, strict=True):
+        assert found == pytest.approx(expected, rel=2e-5, abs=1e-5)
+
+
 NAN = """
 import os, runpy, sys
 from stages.rl.trainer import Trainer

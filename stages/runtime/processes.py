@@ -5,7 +5,7 @@ The launcher's variables are read here and nowhere else; unlike accelerate they 
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -108,6 +108,16 @@ def from_first(ask: Callable[[], Found]) -> Found:
         raise UserError(said[1])
     found: Found = said[0]
     return found
+
+
+def share(rows: Sequence[int], evenly: bool = False) -> list[int]:
+    """This process's part of the rows, dealt like cards, so that rows in order of length give like parts.
+
+    Args:
+        evenly: where some would get one less, they get the first row once more: a divided base needs all of them.
+    """
+    own, most = list(rows[int(os.environ.get("RANK", "0")) :: count()]), -(-len(rows) // count())
+    return [*own, rows[0]] if evenly and len(own) < most else own
 
 
 def everyones(value: Found) -> list[Found]:

@@ -32,8 +32,8 @@ def share(config: TrainingConfig, dtype: str) -> tuple[int, int]:
     per_process, rest = divmod(config.batch_size, count)
     if rest:
         raise UserError(
-            f"per_device_train_batch_size × gradient_accumulation_steps is {config.batch_size}, which {count} processes "
-            "can't share evenly; make it a multiple of their number"
+            f"per_device_train_batch_size × gradient_accumulation_steps is {config.batch_size}, which {count} "
+            "processes can't share evenly; make it a multiple of their number"
         )
     wanted = {"float16": "fp16", "bfloat16": "bf16"}.get(dtype, "no")
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
