@@ -48,6 +48,7 @@ def main(
     rows = {name: read_answers(answers / f"{name}.jsonl", len(samples)) for name in definitions.MODELS}
     facts = read_facts(data / "facts.jsonl", len(samples))
     frozen_base = base_model.read(base)
+    processes.announce("evaluate")
     stacks = {name: stack.resolve(frozen_base, folders) for name, folders in
               (("sft", [sft]), ("ppo", [sft, ppo]), ("reward", [rm]))}  # fmt: skip
 

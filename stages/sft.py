@@ -48,7 +48,8 @@ def main(
     config = params.load(params_file, "sft", SftConfig)
     samples, dialogues = read(train, validate)
     frozen_base = base_model.read(base)
-    trainer.check_processes(config, frozen_base.model.dtype)
+    processes.announce("sft")
+    trainer.share(config, frozen_base.model.dtype)
     first = processes.is_first()
 
     with resume.folder("sft", [seed, data_seed, config.model_dump()], [train, validate, base]) as state:
