@@ -21,7 +21,7 @@ class PredictConfig(Decoding):
     max_new_tokens: params.Tokens = 128
     """Tokens of the answer, its EOS included."""
     batch_size: params.BatchSize = 64
-    """Answers generated side by side; the answers do not depend on it."""
+    """Answers generated side by side; in float32 the answers do not depend on it."""
     merge_adapters: bool = True
     """Add the adapters into the weights while generating: quicker, for a second copy of the layers with LoRA."""
 

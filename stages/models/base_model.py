@@ -70,7 +70,7 @@ class Base:
     identity: str
     """`tiny:<hash>`, `hub:<name>@<commit>` or `local:<hash>`: what an adapter records as its base."""
     files: dict[str, int]
-    """Names and sizes of a local folder's files, to notice a change without hashing gigabytes."""
+    """Names and sizes of the files behind a local folder's hash, to notice a change without hashing gigabytes."""
 
     def tokenizer(self) -> Any:
         """The tokenizer, padding on the left, with a pad token that is not EOS."""
@@ -181,7 +181,7 @@ class Base:
         return {"local_files_only": True, "trust_remote_code": self.model.trust_remote_code}
 
     def _check_files(self) -> None:
-        if self.identity.startswith("local:") and _sizes(Path(self.model.name)) != self.files:
+        if self.identity.startswith("local:") and _sizes(Path(self.model.name), self.model) != self.files:
             raise UserError(
                 f"{self.model.name}: its files are not those that `{self.folder}` recorded; "
                 "run `dvc repro --force base` to take the folder as it is now"
@@ -217,7 +217,7 @@ def check_name(model: ModelConfig) -> None:
         raise UserError(f"model.name: {model.name} has no config.json: it is not a model folder")
     if not list(local.glob(hub.WEIGHTS)):
         raise UserError(
-            f"model.name: {model.name} has no {hub.WEIGHTS}, and pickled weights are not loaded; {_mend(local)}"
+            f"model.name: {model.name} has no {hub.WEIGHTS}, and pickled weights are not loaded; {_hint(local)}"
         )
 
 
@@ -231,15 +231,15 @@ def write_pointer(folder: Path, model: ModelConfig) -> None:
     files: dict[str, int] = {}
     local = Path(model.name)
     if model.name == TINY:
-        identity = f"tiny:{_content_hash(folder)}"
+        identity = f"tiny:{_content_hash(folder, model)}"
     elif local.is_dir():
-        identity, files = f"local:{_content_hash(local)}", _sizes(local)
+        identity, files = f"local:{_content_hash(local, model)}", _sizes(local, model)
     else:
         identity = f"hub:{model.name}@{hub.resolve(model.name, model.revision)}"
     atomic.write_json(folder / POINTER, {"identity": identity, "model": model.model_dump(), "files": files})
 
 
-def _mend(local: Path) -> str:
+def _hint(local: Path) -> str:
     """What to do about a folder with pickled weights."""
     try:
         chatglm = json.loads((local / "config.json").read_text(encoding="utf-8")).get("model_type") == "chatglm"
@@ -262,7 +262,7 @@ def _own_code(config: Any) -> dict[str, Any]:
 
 
 def _plain_generation_config(model: Any) -> Any:
-    """Only the special ids survive from the model's own file: every sampling knob is set by params.yaml."""
+    """Only the special ids survive from the model's own file: params.yaml sets every sampling parameter."""
     from transformers import GenerationConfig
 
     old = model.generation_config
@@ -314,19 +314,36 @@ def _spare_token(tokenizer: Any, name: str) -> str:
     raise UserError(f"{name}: its tokenizer has no token apart from EOS that could serve as padding")
 
 
-def _model_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_file() and p.name != POINTER and not p.name.startswith("."))
+NOTES = ("", ".md", ".csv", ".py")
+"""Endings of files that no loader reads: a model's licence, card, curves and recipe."""
+VOCABULARIES = ("vocab*.txt", "merges*.txt", "dict*.txt")
+"""The text files that tokenizers read; any other is a note too."""
 
 
-def _sizes(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in _model_files(folder)}
+def _model_files(folder: Path, model: ModelConfig) -> list[Path]:
+    """The files of a local model that decide what it answers; its own code only where that may run."""
+
+    def decides(file: Path) -> bool:
+        if file.name == POINTER or file.name.startswith("."):
+            return False
+        if file.suffix == ".py" and model.trust_remote_code:
+            return True
+        if file.suffix == ".txt":
+            return any(file.match(pattern) for pattern in VOCABULARIES)
+        return file.suffix not in NOTES
+
+    return sorted(file for file in folder.iterdir() if file.is_file() and decides(file))
 
 
-def _content_hash(folder: Path) -> str:
-    if (size := sum(_sizes(folder).values())) > 2**30:
+def _sizes(folder: Path, model: ModelConfig) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in _model_files(folder, model)}
+
+
+def _content_hash(folder: Path, model: ModelConfig) -> str:
+    if (size := sum(_sizes(folder, model).values())) > 2**30:
         print(f"{folder}: reading {size / 2**30:.1f} GiB once, to record what the model is", file=sys.stderr)
     digest = hashlib.sha256()
-    for path in _model_files(folder):
+    for path in _model_files(folder, model):
         digest.update(path.name.encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -51,15 +51,15 @@ class ChatGLMPreTrainedModel(PreTrainedModel):
             OSError: the weights are pickled, as in the original repository; the message has the command to convert.
         """
         folder = Path(str(pretrained_model_name_or_path))
-        mend = "run `python -m stages.models.chatglm.convert FOLDER NEW_FOLDER` on its folder once, and load the new one"
+        hint = "run `python -m stages.models.chatglm.convert FOLDER NEW_FOLDER` on its folder once, and load the new one"
         if folder.is_dir() and list(folder.glob("*.bin")) and not list(folder.glob("*.safetensors")):
-            raise OSError(f"{folder}: its weights are pickled (.bin), which is not loaded; {mend}")
+            raise OSError(f"{folder}: its weights are pickled (.bin), which is not loaded; {hint}")
         try:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs | {"use_safetensors": True})
         except OSError as error:
             if folder.is_dir() or "safetensors" not in str(error):
                 raise
-            raise OSError(f"{folder}: has no safetensors weights; download it, {mend}") from error
+            raise OSError(f"{folder}: has no safetensors weights; download it, {hint}") from error
 
 
 class ChatGLMModel(ChatGLMPreTrainedModel):
