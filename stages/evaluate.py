@@ -71,9 +71,8 @@ def main(
     tokens[definitions.BASELINE] = [len(scorer.answer(text)) for text in given[definitions.BASELINE]]
 
     # The probes: answers changed on purpose, and pairs under another question.
-    dialogues = [number if s.dialogue is None else s.dialogue for number, s in enumerate(samples)]
     closing = next(iter(phrases.endings([s.output for s in training], 1)), "")
-    changed = probes.texts(doctor, given["sft"], given["ppo"], dialogues, closing)
+    changed = probes.texts(doctor, given["sft"], given["ppo"], records.dialogues(samples), closing)
 
     with stack.active(model, ["reward"]):
         rewards = {name: scorer.of_answers(samples, texts) for name, texts in (given | changed).items()}

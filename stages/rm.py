@@ -71,7 +71,7 @@ def main(
         model = get_peft_model(model, lora)
         run = weighted.trainer(
             preference_loss(config),
-            ["loss", "accuracy", "margin"],
+            ["loss", *MEASURED],
             step_weight=config.batch_size,
             model=model,
             args=trainer.arguments(config, frozen_base.model, seed, state),
@@ -87,7 +87,7 @@ def main(
         if not first:
             return
 
-        outcome = trainer.write_curves(run, log, CURVE, EVAL_CURVE, len(pairs) / config.batch_size)
+        outcome = trainer.write_curves(run, log, len(pairs) / config.batch_size, MEASURED)
         atomic.write_jsonl(log / "scores.jsonl", scores)
         margins = [row["chosen"] - row["rejected"] for row in scores]
         shorter = [m for m, row in zip(margins, scores, strict=True) if row["chosen_length"] <= row["rejected_length"]]
@@ -109,8 +109,8 @@ def main(
             reward.save_head(run.model, folder)
 
 
-CURVE = ("step", "epoch", "loss", "grad_norm", "learning_rate", "accuracy", "margin")
-EVAL_CURVE = ("step", "epoch", "eval_loss", "eval_accuracy", "eval_margin")
+MEASURED = ("accuracy", "margin")
+"""Beside the loss."""
 TOKENS_PER_BATCH = 2048
 """Of a pass that scores held-out answers, padding included."""
 
@@ -142,14 +142,13 @@ def collate(pairs: Sequence[EncodedPair], pad: int) -> dict[str, Any]:
     """
     import torch
 
-    rows = [[*pair.prompt, *pair.chosen] for pair in pairs] + [[*pair.prompt, *pair.rejected] for pair in pairs]
-    by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    ids = []
-    for half in (by_length[: len(pairs)], by_length[len(pairs) :]):
-        padded = torch.full((len(half), max(len(rows[i]) for i in half)), pad)
-        for row, i in enumerate(half):
-            padded[row, : len(rows[i])] = torch.tensor(rows[i])
-        ids.append(padded)
+    from stages.models import forward
+
+    prompts = [pair.prompt for pair in pairs] * 2
+    answers = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    by_length = sorted(range(len(answers)), key=forward.lengths(prompts, answers).__getitem__)
+    halves = [by_length[: len(pairs)], by_length[len(pairs) :]]
+    ids = [batch.ids for _, batch in forward.batches(prompts, answers, halves, pad, "cpu")]
     return {"ids": ids, "place": torch.tensor(by_length).argsort()}
 
 
@@ -180,7 +179,7 @@ def padding_share(pairs: Sequence[EncodedPair], batch_size: int) -> float:
 def score_pairs(model: Any, encoded: list[EncodedPair], pairs: list[records.Pair], pad: int) -> list[dict[str, Any]]:
     """Scores and character lengths of both answers of each pair."""
     model.eval()
-    prompts = [pair.prompt for pair in encoded for _ in range(2)]
+    prompts = [pair.prompt for pair in encoded for _ in ("chosen", "rejected")]
     answers = [answer for pair in encoded for answer in (pair.chosen, pair.rejected)]
     scores = reward.score(model, reward.trained_head(model), prompts, answers, pad, TOKENS_PER_BATCH)
     return [
