@@ -28,11 +28,16 @@ HERE = Path(__file__).parent
 WORK = HERE.parents[1] / ".work" / "base-model"  # ignored by Git
 
 SEED = 20200401
-VOCABULARY, HIDDEN, LAYERS, HEADS, KEY_VALUE_HEADS, FEED_FORWARD = 3072, 192, 4, 4, 2, 512
+VOCABULARY, HIDDEN, LAYERS, HEADS, KEY_VALUE_HEADS, FEED_FORWARD = 2048, 192, 6, 4, 2, 512
 TOKENS_PER_BATCH = 1280
 LEARNING_RATE, WARMUP_STEPS, WEIGHT_DECAY, MAX_GRADIENT = 3.0e-3, 100, 0.05, 1.0
+MARK_WEIGHT = 4.0
 LOG_EVERY, SAVE_EVERY = 200, 2  # steps, rows of the curve
 HELD_OUT = 200
+
+
+Sequence = tuple[list[int], list[float]]
+"""Token ids, and the weight of each in the loss."""
 
 
 def main() -> None:
@@ -46,11 +51,12 @@ def main() -> None:
     torch.set_num_threads(1)
     documents = list(corpus.documents(chosen.documents, SEED))
     held_out = list(corpus.documents(HELD_OUT, SEED + 1))
-    tokenizer = vocabulary.build((text for document in documents for text in corpus.pieces(document)), VOCABULARY)
+    texts = (text for document in documents for text in corpus.pieces(document))
+    tokenizer = vocabulary.build(texts, VOCABULARY, corpus.sample_characters())
     network = new_network(tokenizer)
     batches = in_batches([encode(tokenizer, document) for document in documents], Random(SEED))
     held_out_batches = in_batches([encode(tokenizer, document) for document in held_out], Random(SEED))
-    total = sum(len(ids) for batch in batches for ids in batch)
+    total = sum(len(ids) for batch in batches for ids, _ in batch)
     print(
         f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens in the "
         f"vocabulary; {len(documents)} documents, {total / 1e6:.2f} M tokens, {len(batches)} steps",
@@ -91,40 +97,51 @@ def new_network(tokenizer) -> Qwen3ForCausalLM:
     return network
 
 
-def encode(tokenizer, document) -> list[int]:
-    """Ids of a chat, through the template, or of a text, closed by EOS."""
-    text = (
-        document + vocabulary.END
-        if isinstance(document, str)
-        else tokenizer.apply_chat_template(document, tokenize=False)
-    )
-    return tokenizer.encode(text, add_special_tokens=False)
+def encode(tokenizer, document) -> Sequence:
+    """Ids of a chat, through the template, or of a text, closed by EOS; and how much each of them counts in the loss.
+
+    A mark counts MARK_WEIGHT; in a chat with marks nothing else counts.
+    """
+    ids, weights = [], []
+    texts = [document + vocabulary.END] if isinstance(document, str) else document
+    marked = not isinstance(document, str) and any("mark" in message for message in document)
+    for message in texts:
+        text = message if isinstance(message, str) else tokenizer.apply_chat_template([message], tokenize=False)
+        new = tokenizer.encode(text, add_special_tokens=False)
+        ids += new
+        weights += [0.0 if marked else 1.0] * len(new)
+        if not isinstance(message, str) and "mark" in message:
+            mark = tokenizer.encode(message["mark"], add_special_tokens=False)
+            ids += mark
+            weights += [MARK_WEIGHT] * len(mark)
+    return ids, weights
 
 
-def in_batches(sequences: list[list[int]], rng: Random) -> list[list[list[int]]]:
+def in_batches(sequences: list[Sequence], rng: Random) -> list[list[Sequence]]:
     """Batches of about equally long sequences, in random order; all of about the same number of tokens."""
     batches = []
     for start in range(0, len(sequences), 2048):  # a stretch of the corpus at a time, so that its order stays
         stretch, batch = [], []
-        for ids in sorted(sequences[start : start + 2048], key=len):
-            if batch and len(ids) * (len(batch) + 1) > TOKENS_PER_BATCH:
+        for sequence in sorted(sequences[start : start + 2048], key=lambda sequence: len(sequence[0])):
+            if batch and len(sequence[0]) * (len(batch) + 1) > TOKENS_PER_BATCH:
                 stretch.append(batch)
                 batch = []
-            batch.append(ids)
+            batch.append(sequence)
         stretch.append(batch)
         rng.shuffle(stretch)
         batches += stretch
     return batches
 
 
-def loss_of(network, batch) -> torch.Tensor:
-    """Mean negative log-likelihood of the batch's tokens; matrix products in bfloat16."""
-    longest = max(map(len, batch))
-    ids = torch.tensor([row + [network.config.pad_token_id] * (longest - len(row)) for row in batch])
-    targets = torch.tensor([row[1:] + [-100] * (longest - len(row)) for row in batch])
+def loss_of(network, batch: list[Sequence]) -> torch.Tensor:
+    """Weighted mean negative log-likelihood of the batch's tokens; matrix products in bfloat16."""
+    longest = max(len(ids) for ids, _ in batch)
+    rows = torch.tensor([ids + [network.config.pad_token_id] * (longest - len(ids)) for ids, _ in batch])
+    weights = torch.tensor([weights[1:] + [0.0] * (longest - len(weights)) for _, weights in batch]).flatten()
     with torch.autocast("cpu", torch.bfloat16):
-        logits = network(input_ids=ids[:, :-1], use_cache=False).logits
-    return cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
+        logits = network(input_ids=rows[:, :-1], use_cache=False).logits
+    losses = cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten(), reduction="none")
+    return (losses * weights).sum() / weights.sum()
 
 
 def learn(network, batches, held_out, work: Path) -> list[list]:
@@ -139,7 +156,7 @@ def learn(network, batches, held_out, work: Path) -> list[list]:
         torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT)
         optimizer.step()
         optimizer.zero_grad()
-        tokens += sum(map(len, batches[step - 1]))
+        tokens += sum(len(ids) for ids, _ in batches[step - 1])
         recent.append(loss.item())
         if step % LOG_EVERY == 0 or step == len(batches):
             with torch.no_grad():
