@@ -23,7 +23,7 @@ from stages.text import encoding, json_files, records
 
 class EvaluateConfig(params.Section):
     max_source_length: params.Tokens = 256
-    """Tokens of history and question; the oldest rounds go first, the question survives."""
+    """Tokens of history and question; the oldest turns are dropped first, and the question is kept."""
     max_target_length: params.Tokens = 256
     """Tokens of the answer, its EOS included."""
     tokens_per_batch: params.Tokens = 2048

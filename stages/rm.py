@@ -26,7 +26,7 @@ class RmConfig(TrainingConfig):
     logging_steps: params.Steps = 5
     eval_steps: params.Steps = 20
     max_source_length: params.Tokens = 256
-    """Tokens of history and question; the oldest rounds go first, the question survives."""
+    """Tokens of history and question; the oldest turns are dropped first, and the question is kept."""
     max_target_length: params.Tokens = 256
     """Tokens of an answer, its EOS included; a longer answer is cut at its end."""
     center_rewards_coefficient: Annotated[float, Field(ge=0, le=1000)] = 0.01
@@ -158,7 +158,7 @@ def preference_loss(config: RmConfig) -> weighted.Measure:
     def measure(model: Any, batch: dict[str, Any]) -> Any:
         import torch
 
-        # Without a mask: what pads a row stands behind its tokens, and the score is read at the last of these.
+        # No mask: no token attends to the padding after it, and the score is read at the last token before it.
         scores = torch.cat([model(input_ids=ids, use_cache=False).logits for ids in batch["ids"]])
         chosen, rejected = scores.float().squeeze(-1)[batch["place"]].chunk(2)
         margin = chosen - rejected

@@ -22,7 +22,7 @@ from stages.training.config import TrainingConfig
 class SftConfig(TrainingConfig):
     learning_rate: params.LearningRate = 3.0e-3
     max_source_length: params.Tokens = 256
-    """Tokens of history and question; the oldest rounds go first, the question survives."""
+    """Tokens of history and question; the oldest turns are dropped first, and the question is kept."""
     max_target_length: params.Tokens = 128
     """Tokens of the answer, its EOS included; a longer answer is cut at its end."""
     dev_ratio: params.Ratio = 0.05
@@ -125,8 +125,8 @@ def collate(samples: Sequence[EncodedSample], pad: int) -> dict[str, Any]:
 def answer_loss(model: Any, batch: dict[str, Any]) -> Any:
     """[b, 2]: how many tokens each answer has, and their negative log-likelihood in all.
 
-    Only the positions that predict an answer's token go through the LM head. The rows need no mask: what pads a row
-    stands behind its tokens, which see only what stands before them.
+    Only the positions that predict an answer's token go through the LM head. No mask is needed: no
+    token attends to the padding after it.
     """
     import torch
 

@@ -41,8 +41,8 @@ class ModelConfig(params.Section):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     fsdp: bool = False
-    """Several processes share the base's layers out among them (FSDP2) and fetch each when it is its turn: for a base
-    that does not fit one GPU. One process alone takes no notice."""
+    """Shard the base's layers over the processes (FSDP2), which gather each layer when it runs: for a base that does
+    not fit one GPU. Without effect in a single process."""
     portable: bool = False
     """On a CPU: the same bytes on every x86-64 processor with AVX2, for about twice the CPU time."""
     cpu_threads: Annotated[int, Field(ge=1, le=256)] | None = None
@@ -57,7 +57,7 @@ class ModelConfig(params.Section):
         if self.trust_remote_code and not hub.is_commit(self.revision):
             raise ValueError("trust_remote_code runs code from the hub: pin `revision` to a full 40-digit commit")
         if self.fsdp and self.quantization != "none":
-            raise ValueError("fsdp can't share quantized weights out: set fsdp to false, or quantization to none")
+            raise ValueError("fsdp can't shard quantized weights: set fsdp to false, or quantization to none")
         return self
 
 
@@ -108,7 +108,7 @@ class Base:
         return AutoModelForCausalLM.from_config(self._config(), trust_remote_code=self.model.trust_remote_code)
 
     def check(self) -> None:
-        """Read the configuration and the tokenizer, so that a model of no use ends the stage that resolves it.
+        """Read the configuration and the tokenizer, so that an unusable model ends the stage that resolves it.
 
         Raises:
             UserError: no causal language model, of an unknown architecture, damaged, or without a usable tokenizer.
@@ -119,7 +119,7 @@ class Base:
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             own = _own_code(config)
             if "AutoModelForCausalLM" not in own:
-                raise UserError(f"model.name: {self.model.name} ({config.model_type}) is no causal language model")
+                raise UserError(f"model.name: {self.model.name} ({config.model_type}) is not a causal language model")
             if "AutoModelForSequenceClassification" not in own:
                 raise UserError(
                     f"model.name: {self.model.name}: its own code has no AutoModelForSequenceClassification, which the "
@@ -295,10 +295,10 @@ def _quantization(model: ModelConfig) -> dict[str, Any]:
 
 
 def _spare_token(tokenizer: Any, name: str) -> str:
-    """An existing special token that can stand for padding: a new one would need a new row in the frozen embedding.
+    """An existing special token to pad with: a new one would need a new row in the frozen embedding.
 
-    Best is one that is made for padding, then one that no text of this project has. The reward is read at a row's last
-    token that is no padding, so BOS will do too: it stands first.
+    The best is one that is meant for padding, then one that no text of this project contains. The reward is read at a
+    row's last token before the padding, so BOS will do too: it comes first.
     """
     special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     candidates = [

@@ -30,7 +30,7 @@ def split(dialogues: Sequence[tuple[int, int]], dev_ratio: float, seed: int) -> 
 
 
 def parts(pairs: Sequence[Pair]) -> tuple[list[Pair], list[Pair]]:
-    """Every other question's pairs: those that choose the checkpoint, and those that had no say in anything.
+    """Every other question's pairs: those that choose the checkpoint, and those that influence nothing.
 
     Raises:
         UserError: there is one question only.

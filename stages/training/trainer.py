@@ -21,7 +21,7 @@ def check_processes(config: TrainingConfig, dtype: str) -> int:
     """Forward passes per optimizer step on this process; quick, to be called before any weight is read.
 
     Raises:
-        UserError: the gradient accumulation can't be shared out evenly among the processes, or their launcher asks for
+        UserError: the gradient accumulation can't be divided evenly among the processes, or their launcher asks for
             another precision.
     """
     count = processes.count()
@@ -155,7 +155,7 @@ def callbacks(work: Path) -> list[Any]:
 def overflowed(optimizer: Any) -> bool:
     """Whether float16's loss scale was too large for this step, which was skipped and halved it.
 
-    Its first steps search for the scale that way. A scale below 1 is no overflow: there a gradient itself is not
+    The first steps search for the scale this way. At a scale below 1 it is not an overflow: a gradient itself is not
     finite.
     """
     scaler = getattr(optimizer, "scaler", None)

@@ -40,7 +40,7 @@ class ChatGLMPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _can_compile_fullgraph = True
     derives_position_ids = True
-    """From the ids and the mask, in two channels: whoever calls it leaves position_ids out."""
+    """From the ids and the mask, in two channels: callers leave position_ids out."""
     _can_record_outputs = {"hidden_states": ChatGLMBlock, "attentions": ChatGLMAttention}
 
     @classmethod
@@ -149,7 +149,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         if past > 0:
             before = self._ending(cache)
             if before is None or before.positions.shape[0] != batch:
-                raise ValueError("this cache does not know where its rows ended any more: pass position_ids [b, 2, s]")
+                raise ValueError("this cache no longer knows where its rows ended: pass position_ids [b, 2, s]")
             return next_positions(before.positions, real)
         if input_ids is None:
             raise ValueError("inputs_embeds do not show where the context ends: pass position_ids [b, 2, s]")
@@ -269,7 +269,7 @@ class ChatGLMForCausalLM(ChatGLMPreTrainedModel, GenerationMixin):
         if real.shape != input_ids.shape:
             raise ValueError(
                 f"attention_mask is {list(real.shape)} for input_ids {list(input_ids.shape)}: to go on from a cache, "
-                "pass the ids from the very start"
+                "pass all ids, from the start"
             )
         return positions_of(self.config, input_ids, real)
 
