@@ -27,7 +27,7 @@ from stages.runtime.command import command, costs
 from stages.runtime.errors import UserError
 
 CONTEXT = ("max_position_embeddings", "seq_length", "max_sequence_length", "n_positions")
-"""What a model's config.json calls the number of tokens that it can look at."""
+"""What a model's config.json calls the longest sequence that it reads, in tokens."""
 GIB = 2**30
 
 
@@ -148,7 +148,7 @@ def layer_problems(sections: dict[str, Any]) -> Iterator[str]:
 
 
 def length_problems(sections: dict[str, Any]) -> Iterator[str]:
-    """Prompts with answers that are longer than the model can look at."""
+    """Prompts with answers that are longer than the model can read."""
     context = context_of(sections)
     if context is None:
         return
@@ -162,13 +162,13 @@ def length_problems(sections: dict[str, Any]) -> Iterator[str]:
         total = sections[stage].max_source_length + getattr(sections[stage], answer)
         if total > context:
             yield (
-                f"{stage}.max_source_length + {stage}.{answer} is {total}, and the model can look at {context} tokens: "
-                "lower them"
+                f"{stage}.max_source_length + {stage}.{answer} is {total}, and the model reads at most {context} "
+                "tokens: lower them"
             )
 
 
 def context_of(sections: dict[str, Any]) -> int | None:
-    """Tokens that the model can look at; None where its files do not say, or are not here."""
+    """The longest sequence that the model reads, in tokens; None where its files do not say, or are not here."""
     model = sections["model"]
     if model.name == base_model.TINY:
         return int(sections["base"].architecture.max_position_embeddings)

@@ -91,7 +91,7 @@ def build(
         return model, ["sft", "ppo"], ["sft"]
     sft_lineage = stack.lineage(sft)
     if sft_lineage.below:
-        raise UserError(f"{sft} stands on other adapters: resume_lora_training can't go on training it")
+        raise UserError(f"{sft} was trained on other adapters: resume_lora_training can't go on training it")
     model.load_adapter(str(sft), adapter_name="ppo", is_trainable=True, torch_device="cpu")
     return model, ["ppo"], []
 

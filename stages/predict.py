@@ -17,7 +17,7 @@ from stages.text import encoding, records
 
 class PredictConfig(Decoding):
     max_source_length: params.Tokens = 256
-    """Tokens of history and question; the oldest rounds go first, the question survives."""
+    """Tokens of history and question; the oldest turns are dropped first, and the question is kept."""
     max_new_tokens: params.Tokens = 128
     """Tokens of the answer, its EOS included."""
     batch_size: params.BatchSize = 64
