@@ -70,6 +70,7 @@ def run(
     samples = [*records.read_samples(inputs.train), *records.read_samples(inputs.validate)]
     frozen_base = base_model.read(inputs.base)
     stack.resolve(frozen_base, [inputs.rm])
+    processes.announce("ppo")
     stack.resolve(frozen_base, [inputs.sft])  # a stack that does not fit ends here, before any weight is read
 
     from transformers import set_seed
@@ -127,8 +128,8 @@ def build(
         return model, ["sft", "ppo"], ["sft"]
     sft_lineage = stack.lineage(sft)
     if sft_lineage.below:
-        raise UserError(f"{sft} stands on other adapters: resume_lora_training can't go on training it")
-    model.load_adapter(str(sft), adapter_name="ppo", is_trainable=True)
+        raise UserError(f"{sft} was trained on other adapters: resume_lora_training can't go on training it")
+    model.load_adapter(str(sft), adapter_name="ppo", is_trainable=True, torch_device="cpu")
     return model, ["ppo"], []
 
 

@@ -191,7 +191,7 @@ def test_answers_and_facts_must_be_those_of_the_test_split(run, tmp_path, capsys
 
     for name in ANSWERS:
         put(tmp_path / f"answers/{name}.jsonl", get(run.top / f"answers/{name}.jsonl")[: 3 if name == "ppo" else 4])
-    assert "ppo.jsonl: 3 answers for 4 test samples" in ending(run.top / "data", tmp_path / "answers")
+    assert "ppo.jsonl: 3 rows for 4 test samples" in ending(run.top / "data", tmp_path / "answers")
     for name in ("test", "train", "preferences_validate"):
         put(tmp_path / f"data/{name}.jsonl", get(run.top / f"data/{name}.jsonl"))
     put(tmp_path / "data/facts.jsonl", FACTS[:2])

@@ -1,7 +1,7 @@
 """params.yaml → one typed, frozen section per stage.
 
-A section's class stands in the file of the stage that reads it, so that a new parameter of one stage leaves the others
-as they were. It declares each parameter once: type and bounds, default, and one line below it that says what it does.
+A section's class is defined in the file of the stage that reads it, so a new parameter of one stage leaves the others
+unchanged. It declares each parameter once: type and bounds, default, and one line below it that says what it does.
 """
 
 import difflib
@@ -90,12 +90,12 @@ def read(file: Path) -> dict[str, Any]:
     except (YAMLError, ValueError, TypeError, AttributeError, LookupError) as error:  # by a tag and a wrong value
         raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
     if not isinstance(document, dict):
-        raise UserError(f"{file}: must be sections of keys")
+        raise UserError(f"{file}: must consist of sections with keys")
     return document
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    """What to say of a key that is not declared, with the one that was probably meant."""
+    """The message for an undeclared key, with the key that was probably meant."""
     section, _, name = key.rpartition(".")
     near = difflib.get_close_matches(name, known := list(known), n=1)
     wanted = f"{section}.{near[0]}" if near and section else near[0] if near else None
@@ -140,7 +140,7 @@ def _message(error: ValidationError, section: str, kind: Any) -> str:
 def _locate(section: str, path: Sequence[int | str], kind: Any) -> tuple[str, Any, bool]:
     """The key at the end of pydantic's `path`, the Section that holds it, and whether it may be null.
 
-    Beside keys and list indices the path names members of unions, which are no keys.
+    Besides keys and list indices, the path contains names of union members, which are not keys.
     """
     key, owner, optional, inner = section, kind, False, kind
     for part in path:
