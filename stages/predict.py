@@ -73,19 +73,21 @@ def main(
 
     atomic.write_jsonl(
         to,
-        (
-            {
-                "dialogue": sample.dialogue,
-                "history": sample.history,
-                "instruction": sample.instruction,
-                "label": sample.output,
-                "predict": tokenizer.decode(answers[i].ids, skip_special_tokens=True).strip(),
-                "tokens": len(answers[i].ids),
-                "eos": answers[i].ended,
-            }
-            for i, sample in enumerate(samples)
-        ),
+        (row(sample, answers[i], tokenizer) for i, sample in enumerate(samples)),
     )
+
+
+def row(sample: records.Sample, answer: Any, tokenizer: Any) -> dict[str, Any]:
+    """The line of an answer."""
+    return {
+        "dialogue": sample.dialogue,
+        "history": sample.history,
+        "instruction": sample.instruction,
+        "label": sample.output,
+        "predict": tokenizer.decode(answer.ids, skip_special_tokens=True).strip(),
+        "tokens": len(answer.ids),
+        "eos": answer.ended,
+    }
 
 
 def encode(tokenizer: Any, sample: records.Sample, config: PredictConfig) -> list[int]:
