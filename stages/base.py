@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from stages.models import base_model, tiny
-from stages.runtime import atomic, curves, params, portable, resume
+from stages.runtime import atomic, curves, params, portable, processes, resume
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 from stages.text import records
@@ -61,6 +61,7 @@ def main(
     if model.dtype != "float32" or model.quantization != "none":
         raise UserError("params.yaml: model.name is `tiny`, which is trained in float32: set model.dtype to float32")
 
+    processes.announce("base")
     with resume.folder("base", [seed, model.model_dump(), config.model_dump()], [train, validate]) as state:
         from transformers import Trainer, set_seed
 

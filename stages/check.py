@@ -130,7 +130,7 @@ def layer_problems(sections: dict[str, Any]) -> Iterator[str]:
     """Layers that LoRA is to be put on and that the model lacks. A model on the hub is not looked at."""
     listed = [stage for stage in ("sft", "rm", "ppo") if sections[stage].lora.target_modules != "all-linear"]
     model = sections["model"]
-    if not listed or (model.name != base_model.TINY and not Path(model.name).is_dir()):
+    if not listed or (model.name != base_model.TINY and not base_model.local_folder(model.name).is_dir()):
         return
     import torch
 
@@ -172,7 +172,7 @@ def context_of(sections: dict[str, Any]) -> int | None:
     model = sections["model"]
     if model.name == base_model.TINY:
         return int(sections["base"].architecture.max_position_embeddings)
-    path = Path(model.name, "config.json")
+    path = base_model.local_folder(model.name) / "config.json"
     if not path.is_file():
         return None
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -181,7 +181,7 @@ def context_of(sections: dict[str, Any]) -> int | None:
 
 def weights(model: Any) -> int:
     """Bytes of a local folder's weights; 0 for a model that is not here."""
-    return sum(file.stat().st_size for file in Path(model.name).glob("*.safetensors"))
+    return sum(file.stat().st_size for file in base_model.local_folder(model.name).glob("*.safetensors"))
 
 
 def cost(steps: dict[str, int], reports: Path) -> str:

@@ -18,7 +18,7 @@ from stages.models import base_model, reward, stack
 from stages.runtime import atomic, environment, params, processes
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
-from stages.text import encoding, json_files, records
+from stages.text import encoding, held_out, json_files, records
 
 
 class EvaluateConfig(params.Section):
@@ -44,11 +44,12 @@ def main(
     """Measure every answer, ask the reward model about changed ones, and collect which model is made of what."""
     config = params.load(params_file, "evaluate", EvaluateConfig)
     samples, training = records.read_samples(data / "test.jsonl"), records.read_samples(data / "train.jsonl")
-    pairs = records.read_pairs(data / "preferences_validate.jsonl")
+    _, pairs = held_out.parts(records.read_pairs(data / "preferences_validate.jsonl"))
     count, facts_file = len(samples), data / "facts.jsonl"  # which not all data bring
     rows = {name: read_rows(answers / f"{name}.jsonl", count, "predict") for name in definitions.MODELS}
     facts = read_rows(facts_file, count, "preprocess") if facts_file.is_file() else [None] * count
     frozen_base = base_model.read(base)
+    processes.announce("evaluate")
     stacks = {name: stack.resolve(frozen_base, folders) for name, folders in
               (("sft", [sft]), ("ppo", [sft, ppo]), ("reward", [rm]))}  # fmt: skip
 

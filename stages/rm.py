@@ -50,7 +50,8 @@ def main(
     pairs = records.read_pairs(train)
     choosing, reported = held_out.parts(records.read_pairs(validate))
     frozen_base = base_model.read(base)
-    trainer.check_processes(config, frozen_base.model.dtype)
+    processes.announce("rm")
+    trainer.share(config, frozen_base.model.dtype)
     first = processes.is_first()
 
     with resume.folder("rm", [seed, config.model_dump()], [train, validate, base]) as state:

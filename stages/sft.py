@@ -42,22 +42,24 @@ def main(
 ) -> None:
     """Fine-tune the base on the doctors' answers."""
     seed = params.load(params_file, "seed", int)
+    data_seed = params.load(params_file, "data.seed", int)
     config = params.load(params_file, "sft", SftConfig)
     files = [records.read_samples(file) for file in (train, validate)]
     samples = [sample for file in files for sample in file]
     dialogues = [(number, dialogue) for number, file in enumerate(files) for dialogue in records.dialogues(file)]
     frozen_base = base_model.read(base)
-    trainer.check_processes(config, frozen_base.model.dtype)
+    processes.announce("sft")
+    trainer.share(config, frozen_base.model.dtype)
     first = processes.is_first()
 
-    with resume.folder("sft", [seed, config.model_dump()], [train, validate, base]) as state:
+    with resume.folder("sft", [seed, data_seed, config.model_dump()], [train, validate, base]) as state:
         from peft import get_peft_model
         from transformers import set_seed
 
         set_seed(seed)
         tokenizer = frozen_base.tokenizer()
         encoded = [encode(tokenizer, sample, config) for sample in samples]
-        dev_rows, train_rows = held_out.split(dialogues, config.dev_ratio, seed)
+        dev_rows, train_rows = held_out.split(dialogues, config.dev_ratio, data_seed)
         lengths = [encoded[i].length for i in train_rows]
         order = length_grouping.length_grouped_order(lengths, config.batch_size, config.num_train_epochs, seed)
         in_order = [encoded[train_rows[i]] for i in order]

@@ -60,7 +60,7 @@ def nodes_of(module: str) -> Iterator[tuple[str, ast.AST]]:
 
 
 def test_all_stages(graph: dict[str, Any]) -> None:
-    ran = {name: re.findall(r"python\}? -m stages\.(\w+)", stage.cmd) for name, stage in graph.items()}
+    ran = {name: re.findall(r"^python -m stages\.(?:launch )?(\w+)", stage.cmd) for name, stage in graph.items()}
     assert ran == {name: [module] for name, module in MODULES.items()}
 
 

@@ -123,6 +123,16 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         params.load(tmp_path, "seed", int)
 
 
+def test_a_seed_of_a_section_is_read_alone(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text("seed: 1\ndata:\n  seed: 2\n", encoding="utf-8")
+    assert params.load(file, "data.seed", int) == 2
+    for text, message in (("seed: 1", "section `data` is missing"), ("data: {}", "key `data.seed` is missing")):
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=message):
+            params.load(file, "data.seed", int)
+
+
 @pytest.mark.parametrize("seed", [-1, 2**32, 1.0, True, "a", None])
 def test_a_seed_that_some_generator_would_refuse(seed: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="`seed` must be"):

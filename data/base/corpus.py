@@ -33,11 +33,10 @@ import patient  # noqa: E402
 import world  # noqa: E402
 from doctor import Case, pick  # noqa: E402
 
-DOCUMENTS = 45_000
 LOOK_UP = "查资料回答。"
 RIGHT, WRONG = "对", "错"
-Document = str | list[dict[str, str]]
-"""A text, or the messages of a chat; a message may have a `mark`, which stands behind it."""
+Document = list[dict[str, str]]
+"""The messages of a chat, or, without roles, the lines of a text; a `mark` stands behind its message or line."""
 
 BOILERPLATE = (dialogues.READ, dialogues.ADVISE, dialogues.VOICE)
 COMPARED = 8
@@ -49,12 +48,12 @@ DRUG_FACTS = " drug drug_dose side when stop"
 CHRONIC_FACTS = " target again miss"
 
 
-def documents(count: int, seed: int) -> Iterator[Document]:
-    """`count` documents, at random."""
+def documents(count: int, seed: int, part: str) -> Iterator[Document]:
+    """`count` documents, at random, in the shares of one of the PARTS."""
     rng, held_out = Random(seed), held_out_texts()
-    makers = (general_chat, reference_chat, case_note, article, statements, marked_answers, small_talk)
+    makers, shares = zip(*PARTS[part].items(), strict=True)
     while count:
-        document = rng.choices(makers, (14, 24, 14, 6, 16, 24, 2))[0](rng)
+        document = rng.choices(makers, shares)[0](rng)
         if held_out.isdisjoint(map(bare, pieces(document))):
             yield document
             count -= 1
@@ -62,7 +61,7 @@ def documents(count: int, seed: int) -> Iterator[Document]:
 
 def pieces(document: Document) -> list[str]:
     """The texts of a document that could be a sample's question or answer."""
-    return document.split("\n") if isinstance(document, str) else [message["content"] for message in document]
+    return [part["content"] + ("" if "role" in part else part.get("mark", "")) for part in document]
 
 
 def sample_characters() -> set[str]:
@@ -196,7 +195,11 @@ def general_answer(rng: Random, asked: dialogues.Round, first: bool) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def chat(turns: list[tuple[str, str]], system: str = "") -> list[dict[str, str]]:
+def plain(text: str) -> Document:
+    return [{"content": line} for line in text.split("\n")]
+
+
+def chat(turns: list[tuple[str, str]], system: str = "") -> Document:
     messages = [{"role": "system", "content": system}] if system else []
     for said, text in turns:
         messages += [{"role": "user", "content": said}, {"role": "assistant", "content": text}]
@@ -241,7 +244,8 @@ def case_note(rng: Random) -> Document:
     if rng.random() < 0.6 and "用药" not in lines:
         lines.append("用药")
     words = world.complaint(rng, case.illness, case.person)
-    return "主诉：" + words + "。\n" + "\n".join(f"{line}：{note[line].format(**found)}" for line in lines)
+    note_lines = "\n".join(f"{line}：{note[line].format(**found)}" for line in lines)
+    return plain(f"主诉：{words}。\n{note_lines}")
 
 
 def article(rng: Random) -> Document:
@@ -249,7 +253,7 @@ def article(rng: Random) -> Document:
     draw = rng.random()
     if draw < 0.12:
         topic = rng.choice(world.TOPICS)
-        return f"{topic.name}：{rng.choice(topic.ask)}？{rng.choice(topic.core)}；{rng.choice(topic.more)}。"
+        return plain(f"{topic.name}：{rng.choice(topic.ask)}？{rng.choice(topic.core)}；{rng.choice(topic.more)}。")
     case = new_case(rng)
     illness, found = case.illness, slots(rng, case)
     uses = [
@@ -271,7 +275,7 @@ def article(rng: Random) -> Document:
         chosen = rng.sample(lines, 3) + ["用药：" + "；".join(rng.sample(uses, len(uses)))]
         rng.shuffle(chosen)
         text = f"{illness.name}：表现为{illness.complaint}。" + "。".join(chosen) + "。"
-        return text.format(**found)
+        return plain(text.format(**found))
     if draw < 0.8 and case.treatment:
         lines = [
             "副作用：{side}",
@@ -281,11 +285,11 @@ def article(rng: Random) -> Document:
             "{kind}",
         ]
         chosen = rng.sample(lines, 3)
-        return ("{drug}：{use}。" + "。".join(chosen) + "。").format(**found)
-    text = f"{illness.test.name}：用于{illness.complaint}（{illness.name}）。"
-    return (
-        text
-        + f"{illness.test.good}，说明{illness.test.good_reading}；{illness.test.bad}，说明{illness.test.bad_reading}。"
+        return plain(("{drug}：{use}。" + "。".join(chosen) + "。").format(**found))
+    test = illness.test
+    return plain(
+        f"{test.name}：用于{illness.complaint}（{illness.name}）。{test.good}，说明{test.good_reading}；"
+        f"{test.bad}，说明{test.bad_reading}。"
     )
 
 
@@ -298,7 +302,9 @@ FIELDS = {
 
 def differs(case: Case, other: Case, field: str) -> bool:
     """Whether what holds of the other case is wrong here; False where one of them has nothing of the kind."""
-    one, two = ({**vars(each.illness), **(vars(each.treatment.drug) if each.treatment else {})} for each in (case, other))
+    one, two = (
+        {**vars(each.illness), **(vars(each.treatment.drug) if each.treatment else {})} for each in (case, other)
+    )
     if field in ("drug", "dose", "stop") and not (case.treatment and other.treatment):
         return False
     if field in ("drug", "dose"):
@@ -323,14 +329,15 @@ def another(rng: Random, case: Case, field: str) -> Case | None:
 def statements(rng: Random) -> Document:
     """A patient's words and statements, each marked as true or false."""
     case = new_case(rng)
-    lines = [f"主诉：{world.complaint(rng, case.illness, case.person)}。"]
+    lines = plain(f"主诉：{world.complaint(rng, case.illness, case.person)}。")
     for _ in range(rng.choice((5, 6, 7, 8))):
         field = rng.choice(list(FIELDS))
         if (other := another(rng, case, field)) is None:
             continue
         right = rng.random() < 0.5
-        lines.append(f"{fact(rng, case if right else other, FIELDS[field])}。{RIGHT if right else WRONG}")
-    return "\n".join(lines)
+        words = fact(rng, case if right else other, FIELDS[field])
+        lines.append({"content": words + "。", "mark": RIGHT if right else WRONG})
+    return lines
 
 
 def marked_answers(rng: Random) -> Document:
@@ -357,7 +364,10 @@ def wrong_answer(rng: Random, asked: dialogues.Round) -> str | None:
         topics = [topic for topic in world.TOPICS if topic is not asked.topic]
         return reference_answer(rng, replace(asked, topic=rng.choice(topics)), min(further, 1))
     field = {intent: field for field, intent in FIELDS.items()}.get(asked.intent, "drug")
-    if asked.intent in ("together", "food", "spread", "before", "ask", "nostop", "refill", "worse") or rng.random() < 0.25:
+    if (
+        asked.intent in ("together", "food", "spread", "before", "ask", "nostop", "refill", "worse")
+        or rng.random() < 0.25
+    ):
         other = [each for each in consultation(rng, 3) if each.case and each.intent not in ("together", "food", "ask")]
         if not other or other[0].case.illness is asked.case.illness:
             return None
@@ -382,3 +392,12 @@ def small_talk(rng: Random) -> Document:
     if rng.random() < 0.3:
         said, text = pick(rng, patient.THANKS), rng.choice(small_talks()[4:7])[1]
     return chat([(said, text)])
+
+
+PARTS = {
+    "read": {
+        general_chat: 14, reference_chat: 24, case_note: 14, article: 6, statements: 16, marked_answers: 24, small_talk: 2,
+    },
+    "mark": {statements: 36, marked_answers: 44, general_chat: 12, reference_chat: 8},
+}  # fmt: skip
+"""The makers of each part of the training, and their shares."""

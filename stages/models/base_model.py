@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from stages.models import hub, sequence_classifier, sharding
-from stages.runtime import atomic, params, portable, processes
+from stages.runtime import atomic, params, portable, processes, resume
 from stages.runtime.errors import UserError
 
 POINTER = "base.json"
@@ -141,6 +141,11 @@ class Base:
         from transformers.utils.logging import set_tqdm_hook
 
         self._check_files()
+        # False: in hardware, not emulated
+        if self.model.dtype == "bfloat16" and not processes.on_cpu() and not torch.cuda.is_bf16_supported(False):
+            raise UserError(
+                f"model.dtype is bfloat16, which {torch.cuda.get_device_name()} lacks: set it to float16 or float32"
+            )
         # Downloads keep their bars; reading weights that are here does not need one.
         set_tqdm_hook(lambda bar, args, kwargs: bar(*args, **(kwargs | {"disable": True})))
         noisy = logging.getLogger("transformers.modeling_utils")
@@ -174,14 +179,14 @@ class Base:
             return self.folder
         if self.identity.startswith("hub:"):
             return hub.download(self.model.name, self.identity.rpartition("@")[2], weights)
-        return Path(self.model.name)
+        return local_folder(self.model.name)
 
     def _local(self) -> dict[str, Any]:
         # Left out, transformers would ask on the terminal whether to trust.
         return {"local_files_only": True, "trust_remote_code": self.model.trust_remote_code}
 
     def _check_files(self) -> None:
-        if self.identity.startswith("local:") and _sizes(Path(self.model.name), self.model) != self.files:
+        if self.identity.startswith("local:") and _sizes(local_folder(self.model.name), self.model) != self.files:
             raise UserError(
                 f"{self.model.name}: its files are not those that `{self.folder}` recorded; "
                 "run `dvc repro --force base` to take the folder as it is now"
@@ -204,9 +209,18 @@ def read(folder: Path) -> Base:
     return base
 
 
+def local_folder(name: str) -> Path:
+    """The folder that `model.name` means, if any.
+
+    A temporary experiment runs in a copy of the checkout, without folders that Git ignores: there it is the checkout's.
+    """
+    path, original = Path(name), resume.checkout() / name
+    return original if not path.is_dir() and original.is_dir() else path
+
+
 def check_name(model: ModelConfig) -> None:
     """Raise UserError when the model's name can't be one, or is a folder without a model; no network, no hashing."""
-    local = Path(model.name)
+    local = local_folder(model.name)
     if model.name == TINY:
         return
     if not local.is_dir():
@@ -229,7 +243,7 @@ def write_pointer(folder: Path, model: ModelConfig) -> None:
     """
     check_name(model)
     files: dict[str, int] = {}
-    local = Path(model.name)
+    local = local_folder(model.name)
     if model.name == TINY:
         identity = f"tiny:{_content_hash(folder, model)}"
     elif local.is_dir():

@@ -112,7 +112,8 @@ def load(model: Any, folders: Sequence[Path]) -> Any:
     """Put the adapters onto the model, all frozen, all active; with no folder, the model itself.
 
     Args:
-        model: what `Base.causal_lm` gave, or a stack to add to.
+        model: what `Base.causal_lm` gave, or a stack to add to. The files are read on the CPU: PEFT by itself would have
+            every process bring them to the first GPU.
         folders: as `resolve` gave them.
     """
     from peft import PeftModel
@@ -120,9 +121,11 @@ def load(model: Any, folders: Sequence[Path]) -> Any:
     for folder in folders:
         name = lineage(folder).adapter
         if isinstance(model, PeftModel):
-            model.load_adapter(str(folder), adapter_name=name, is_trainable=False)
+            model.load_adapter(str(folder), adapter_name=name, is_trainable=False, torch_device="cpu")
         else:
-            model = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=False)
+            model = PeftModel.from_pretrained(
+                model, str(folder), adapter_name=name, is_trainable=False, torch_device="cpu"
+            )
     if folders:
         activate(model, [lineage(folder).adapter for folder in folders])
     return model.eval()

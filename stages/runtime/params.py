@@ -24,6 +24,8 @@ LearningRate = Annotated[float, Field(gt=0, le=1)]
 Ratio = Annotated[float, Field(gt=0, lt=1)]
 WarmupRatio = Annotated[float, Field(ge=0, lt=1)]
 WeightDecay = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
+"""What NumPy and torch both take."""
 GradientNorm = Annotated[float, Field(gt=0, le=10**6)]
 Temperature = Annotated[float, Field(gt=0, le=100)]
 
@@ -44,24 +46,26 @@ class Section(BaseModel):
 
 
 def load(file: Path, section: str, kind: type[Kind]) -> Kind:
-    """Read `section` of `file` as `kind`: a Section, or `int` for the seed.
+    """Read `section` of `file` as `kind`: a Section, or `int` for a seed, also one in a section (`data.seed`).
 
     Raises:
         UserError: the file is missing or no YAML; the section or a key of it is missing (a default would be a
             parameter that DVC does not see), unknown, of the wrong type or out of bounds. The message names the key.
     """
-    document = read(file)
-    if section not in document:
-        raise UserError(f"{file}: section `{section}` is missing")
-    return check(document[section], section, kind, file)
+    value: Any = read(file)
+    above = ""
+    for part in section.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise UserError(f"{file}: {'key' if above else 'section'} `{above}{part}` is missing")
+        value, above = value[part], f"{above}{part}."
+    return check(value, section, kind, file)
 
 
 def check(value: Any, section: str, kind: type[Kind], file: Path) -> Kind:
     """The value of a section as `kind`; raises UserError as `load` does."""
-    seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]  # what NumPy and torch both take
     missing = next(_missing(value, section, kind), None)
     try:
-        found: Any = TypeAdapter(seed if kind is int else kind).validate_python(value)
+        found: Any = TypeAdapter(Seed if kind is int else kind).validate_python(value)
     except ValidationError as error:
         if not missing or error.errors()[0]["type"] != "value_error":  # else its default may be what does not fit
             raise UserError(f"{file}: {_message(error, section, kind)}") from None
