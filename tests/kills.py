@@ -25,12 +25,12 @@ from pathlib import Path
 
 import psutil
 from checkouts import at_work_in, copy_working_tree, run, run_smallest
-from test_graph import PAGE
+from test_graph import MODULES, PAGE
 
 KILLED = ("dvc", "stage", "group")
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
-LONGEST = 8.0
-"""Seconds into a run at which a kill falls at the latest, counted from when its first stage starts."""
+STAGES = 1.5
+"""How many stages' time passes at most between the start of a run's first stage and a kill."""
 GRACE = 30.0
 """Seconds in which all of a killed run's processes must have ended."""
 ATTEMPTS = 3
@@ -104,8 +104,8 @@ def works_in(process: psutil.Process, checkout: Path) -> bool:
         return False
 
 
-def wait_for_the_moment(repro: Repro, random_: random.Random) -> str | None:
-    """Wait, and say what for; None when the run ended before."""
+def wait_for_the_moment(repro: Repro, random_: random.Random, longest: float) -> str | None:
+    """Wait, at most `longest` seconds from when a stage starts, and say what for; None when the run ended before."""
     if random_.random() < 1 / 3:
         lock = repro.checkout / "dvc.lock"
         before = stamp(lock)
@@ -116,7 +116,7 @@ def wait_for_the_moment(repro: Repro, random_: random.Random) -> str | None:
         return None
     while repro.stage() is None and not repro.ended():
         time.sleep(0.01)
-    until = time.monotonic() + random_.uniform(0, LONGEST)
+    until = time.monotonic() + random_.uniform(0, longest)
     while time.monotonic() < until and not repro.ended():
         time.sleep(0.01)
     return None if repro.ended() else "any time"
@@ -149,9 +149,11 @@ def soak(kills: int, seed: int, folder: Path) -> Counter[str]:
     copy_working_tree(fresh)  # once: whoever edits on meanwhile changes nothing
     shutil.copytree(fresh, undisturbed)
     own_cache(undisturbed)
+    started = time.monotonic()
     run_smallest(undisturbed)
+    longest = (time.monotonic() - started) * STAGES / len(MODULES)
     expected = contents(undisturbed)
-    print(f"undisturbed: {len(expected)} files", flush=True)
+    print(f"undisturbed: {len(expected)} files; kills up to {longest:.1f} s into a run", flush=True)
     counted: Counter[str] = Counter()
     chains = 0
     while counted["kills"] < kills:
@@ -162,7 +164,7 @@ def soak(kills: int, seed: int, folder: Path) -> Counter[str]:
         (checkout / "dvc.lock").unlink(missing_ok=True)
         with at_work_in(checkout):
             run("python -m stages.profile smallest", checkout)
-            chain(checkout, kills, random_, counted)
+            chain(checkout, kills, random_, longest, counted)
         found = contents(checkout)
         different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         states = [path for path in (checkout / ".work").glob("*/*") if re.fullmatch(r"[0-9a-f]{16}(-\d+)?", path.name)]
@@ -173,7 +175,7 @@ def soak(kills: int, seed: int, folder: Path) -> Counter[str]:
     return counted
 
 
-def chain(checkout: Path, kills: int, random_: random.Random, counted: Counter[str]) -> None:
+def chain(checkout: Path, kills: int, random_: random.Random, longest: float, counted: Counter[str]) -> None:
     """Start the pipeline and kill it, until it gets through or there are kills enough; then let it end."""
     failures = 0
     while True:
@@ -183,7 +185,7 @@ def chain(checkout: Path, kills: int, random_: random.Random, counted: Counter[s
             print(f"    {recovered}", flush=True)
         repro = Repro(checkout)
         killed = False
-        if counted["kills"] < kills and (moment := wait_for_the_moment(repro, random_)):
+        if counted["kills"] < kills and (moment := wait_for_the_moment(repro, random_, longest)):
             what = "group" if moment == "dvc.lock" else random_.choice(KILLED)
             by = signal.SIGKILL if moment == "dvc.lock" else random_.choice(SIGNALS)
             stage = repro.stage()
