@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from stages.models import base_model, tiny
-from stages.runtime import atomic, curves, params, portable, resume
+from stages.runtime import atomic, curves, params, portable, processes, resume
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 from stages.text import records
@@ -54,13 +54,14 @@ def main(
         with atomic.folder(to) as folder:
             base_model.write_pointer(folder, model)
             base_model.read(folder).check()
-        curves.write(log / "curve.csv", CURVE, [])
-        curves.write(log / "eval_curve.csv", EVAL_CURVE, [])
+        curves.write(log / "curve.csv", trainer.CURVE, [])
+        curves.write(log / "eval_curve.csv", trainer.EVAL_CURVE, [])
         atomic.write_json(log / "metrics.json", {"trained": False, "identity": base_model.read(to).identity})
         return
     if model.dtype != "float32" or model.quantization != "none":
         raise UserError("params.yaml: model.name is `tiny`, which is trained in float32: set model.dtype to float32")
 
+    processes.announce("base")
     with resume.folder("base", [seed, model.model_dump(), config.model_dump()], [train, validate]) as state:
         from transformers import Trainer, set_seed
 
@@ -82,7 +83,7 @@ def main(
         )
         trainer.train(run, state)
 
-        outcome = trainer.write_curves(run, log, CURVE, EVAL_CURVE, len(blocks) / config.batch_size)
+        outcome = trainer.write_curves(run, log, len(blocks) / config.batch_size)
         atomic.write_json(
             log / "metrics.json",
             {
@@ -98,10 +99,6 @@ def main(
             network.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             base_model.write_pointer(folder, model)
-
-
-CURVE = ("step", "epoch", "loss", "grad_norm", "learning_rate")
-EVAL_CURVE = ("step", "epoch", "eval_loss")
 
 
 def corpus(path: Path) -> list[str]:

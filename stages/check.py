@@ -27,7 +27,7 @@ from stages.runtime.command import command, costs
 from stages.runtime.errors import UserError
 
 CONTEXT = ("max_position_embeddings", "seq_length", "max_sequence_length", "n_positions")
-"""What a model's config.json calls the number of tokens that it can look at."""
+"""What a model's config.json calls the longest sequence that it reads, in tokens."""
 GIB = 2**30
 
 
@@ -130,7 +130,7 @@ def layer_problems(sections: dict[str, Any]) -> Iterator[str]:
     """Layers that LoRA is to be put on and that the model lacks. A model on the hub is not looked at."""
     listed = [stage for stage in ("sft", "rm", "ppo") if sections[stage].lora.target_modules != "all-linear"]
     model = sections["model"]
-    if not listed or (model.name != base_model.TINY and not Path(model.name).is_dir()):
+    if not listed or (model.name != base_model.TINY and not base_model.local_folder(model.name).is_dir()):
         return
     import torch
 
@@ -148,7 +148,7 @@ def layer_problems(sections: dict[str, Any]) -> Iterator[str]:
 
 
 def length_problems(sections: dict[str, Any]) -> Iterator[str]:
-    """Prompts with answers that are longer than the model can look at."""
+    """Prompts with answers that are longer than the model can read."""
     context = context_of(sections)
     if context is None:
         return
@@ -162,17 +162,17 @@ def length_problems(sections: dict[str, Any]) -> Iterator[str]:
         total = sections[stage].max_source_length + getattr(sections[stage], answer)
         if total > context:
             yield (
-                f"{stage}.max_source_length + {stage}.{answer} is {total}, and the model can look at {context} tokens: "
-                "lower them"
+                f"{stage}.max_source_length + {stage}.{answer} is {total}, and the model reads at most {context} "
+                "tokens: lower them"
             )
 
 
 def context_of(sections: dict[str, Any]) -> int | None:
-    """Tokens that the model can look at; None where its files do not say, or are not here."""
+    """The longest sequence that the model reads, in tokens; None where its files do not say, or are not here."""
     model = sections["model"]
     if model.name == base_model.TINY:
         return int(sections["base"].architecture.max_position_embeddings)
-    path = Path(model.name, "config.json")
+    path = base_model.local_folder(model.name) / "config.json"
     if not path.is_file():
         return None
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -181,7 +181,7 @@ def context_of(sections: dict[str, Any]) -> int | None:
 
 def weights(model: Any) -> int:
     """Bytes of a local folder's weights; 0 for a model that is not here."""
-    return sum(file.stat().st_size for file in Path(model.name).glob("*.safetensors"))
+    return sum(file.stat().st_size for file in base_model.local_folder(model.name).glob("*.safetensors"))
 
 
 def cost(steps: dict[str, int], reports: Path) -> str:

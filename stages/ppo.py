@@ -33,6 +33,7 @@ def main(
     samples = [*records.read_samples(train), *records.read_samples(validate)]
     frozen_base = base_model.read(base)
     stack.resolve(frozen_base, [rm])
+    processes.announce("ppo")
     stack.resolve(frozen_base, [sft])  # a stack that does not fit ends here, before any weight is read
 
     from transformers import set_seed
@@ -90,8 +91,8 @@ def build(
         return model, ["sft", "ppo"], ["sft"]
     sft_lineage = stack.lineage(sft)
     if sft_lineage.below:
-        raise UserError(f"{sft} stands on other adapters: resume_lora_training can't go on training it")
-    model.load_adapter(str(sft), adapter_name="ppo", is_trainable=True)
+        raise UserError(f"{sft} was trained on other adapters: resume_lora_training can't go on training it")
+    model.load_adapter(str(sft), adapter_name="ppo", is_trainable=True, torch_device="cpu")
     return model, ["ppo"], []
 
 

@@ -17,11 +17,11 @@ from stages.text import encoding, records
 
 class PredictConfig(Decoding):
     max_source_length: params.Tokens = 256
-    """Tokens of history and question; the oldest rounds go first, the question survives."""
+    """Tokens of history and question; the oldest turns are dropped first, and the question is kept."""
     max_new_tokens: params.Tokens = 128
     """Tokens of the answer, its EOS included."""
     batch_size: params.BatchSize = 64
-    """Answers generated side by side; the answers do not depend on it."""
+    """Answers generated side by side; in float32 the answers do not depend on it."""
     merge_adapters: bool = True
     """Add the adapters into the weights while generating: quicker, for a second copy of the layers with LoRA."""
 
@@ -40,9 +40,9 @@ def main(
     config = params.load(params_file, "predict", PredictConfig)
     samples = records.read_samples(test)
     frozen_base = base_model.read(base)
+    processes.announce(f"predict@{name}")
     folders = stack.resolve(frozen_base, adapter)
 
-    from accelerate.utils import gather_object
     from tqdm import tqdm
 
     from stages.generation.generate import Answer, eos_ids, generate
@@ -51,7 +51,7 @@ def main(
     tokenizer = frozen_base.tokenizer()
     model = stack.load(frozen_base.causal_lm(accelerator.device), folders)
     prompts = [encode(tokenizer, sample, config) for sample in samples]
-    mine = shard_indices(len(samples), accelerator.process_index, accelerator.num_processes, sharding.is_sharded(model))
+    mine = processes.share(range(len(samples)), evenly=sharding.is_sharded(model))
     found: list[tuple[int, Answer]] = []
     bar = tqdm(total=len(mine), desc=f"predict@{name}", unit="answer", disable=not accelerator.is_main_process)
     with stack.merged(model, only_if=config.merge_adapters), bar:
@@ -67,7 +67,7 @@ def main(
         ):
             found.append((mine[i], answer))
             bar.update()
-    answers = dict(gather_object(found))
+    answers = dict(answered for part in processes.everyones(found) for answered in part)
     if not accelerator.is_main_process:
         return
 
@@ -86,12 +86,6 @@ def main(
             for i, sample in enumerate(samples)
         ),
     )
-
-
-def shard_indices(count: int, process: int, processes: int, evenly: bool) -> list[int]:
-    """The samples of this process; with `evenly`, one is answered twice where some would get less than others."""
-    mine = list(range(process, count, processes))
-    return [*mine, 0] if evenly and len(mine) < -(-count // processes) else mine
 
 
 def encode(tokenizer: Any, sample: records.Sample, config: PredictConfig) -> list[int]:

@@ -55,7 +55,7 @@ def test_every_problem_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.splitlines() == [
-        "error: params.yaml: `rm`: eval_steps 7 is no multiple of logging_steps 5",
+        "error: params.yaml: `rm`: eval_steps 7 is not a multiple of logging_steps 5",
         "error: params.yaml: `ppo.kl_coef` must be at least 0.0, not -1",
         "error: params.yaml: unknown key `pppo`; did you mean `ppo`?",
     ]
@@ -81,7 +81,7 @@ def test_every_problem_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (
             {"predict": {"max_new_tokens": 800}},
-            "predict.max_source_length + predict.max_new_tokens is 1056, and the model can look at 1024 tokens",
+            "predict.max_source_length + predict.max_new_tokens is 1056, and the model reads at most 1024 tokens",
         ),
         ({"sft": {"num_train_epochs": 1e-5}}, "sft.num_train_epochs: 1e-05 of "),
         ({"rm": {"num_train_epochs": 1e-5}}, "rm.num_train_epochs: 1e-05 of "),
@@ -121,7 +121,7 @@ def test_a_local_model(checkout: Path) -> None:
     }
     layer, length = found(changes)
     assert "rm.lora.target_modules: the model has no layer `key`" in layer
-    assert "evaluate.max_source_length + evaluate.max_target_length is 513, and the model can look at 512" in length
+    assert "evaluate.max_source_length + evaluate.max_target_length is 513, and the model reads at most 512" in length
 
 
 def test_a_disk_without_room_for_the_model(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,7 +169,7 @@ def test_a_padded_row_is_the_row_alone(new_trainer):
     for tokens in (14, 100):
         plan = [*forward.plan(forward.lengths(PROMPTS, RESPONSES), tokens), []]  # and one that keeps step with others
         together = logprobs.rollout_log_probs(model, rollouts, plan, 0.8, 3, 0, head)
-        scores = reward.score(model, head, PROMPTS, RESPONSES, 0, tokens, passes=6)
+        scores = reward.score(model, head, PROMPTS, RESPONSES, 0, tokens, plan)
         for i, (prompt, response) in enumerate(zip(PROMPTS, RESPONSES, strict=True)):
             batch = forward.to_batch([prompt], [response], pad=0, device=None)
             with torch.no_grad():

@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from safetensors.torch import load_file
 
 from stages.runtime.errors import UserError
 from stages.training import trainer
+from stages.training.config import TrainingConfig
 
 pytestmark = pytest.mark.slow
 
@@ -94,6 +94,23 @@ def test_the_answers_are_those_of_one_process(one, two):
         assert (one / file).read_bytes() == (two / file).read_bytes()
 
 
+@pytest.mark.parametrize("fsdp", [False, True], ids=["whole", "sharded"])
+def test_shares_that_are_not_equal_change_nothing(fsdp, tmp_path):
+    """Three processes for mini-batches of two: one of them goes without."""
+    tiny_run.write(tmp_path / "in", fsdp=fsdp)
+    params = yaml.safe_load((tmp_path / "in" / "params.yaml").read_text(encoding="utf-8"))
+    params["ppo"] |= {"num_mini_batches": 4, "total_episodes": 16, "normalization_samples": 2}
+    (tmp_path / "in" / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
+    curves = []
+    for processes in (1, 3):
+        done = run(processes, tmp_path / "in", tmp_path / str(processes), ["ppo"])
+        assert done.returncode == 0, done.stderr[-3000:]
+        with (tmp_path / str(processes) / "log" / "ppo" / "curve.csv").open() as file:
+            curves.append([{name: float(cell) for name, cell in row.items()} for row in csv.DictReader(file)])
+    for expected, found in zip(*curves, strict=True):
+        assert found == pytest.approx(expected, rel=2e-5, abs=1e-5)
+
+
 NAN = """
 import os, runpy, sys
 from stages.rl.trainer import Trainer
@@ -116,22 +133,20 @@ def test_a_nan_on_one_process_stops_all_with_one_line(inputs, tmp_path):
     assert done.stderr.count(lines[0]) >= 2  # and in the launcher's summary, whose end is what one sees
 
 
-@pytest.mark.parametrize("stage", ["sft", "ppo"])
-def test_a_batch_that_cannot_be_shared_out_is_told_once(stage, inputs, tmp_path):
+def test_a_batch_that_cannot_be_shared_out_is_told_once(inputs, tmp_path):
     params = yaml.safe_load((inputs / "params.yaml").read_text(encoding="utf-8"))
-    params["sft"]["gradient_accumulation_steps"] = 3
-    params["ppo"] |= {"batch_size": 7, "num_mini_batches": 1}
+    params["sft"] |= {"per_device_train_batch_size": 5, "gradient_accumulation_steps": 3}
     odd = tmp_path / "inputs"
     odd.mkdir()
     for path in inputs.iterdir():
         (odd / path.name).symlink_to(path)
     (odd / "params.yaml").unlink()
     (odd / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
-    done = run(2, odd, tmp_path / "out", [stage])
+    done = run(2, odd, tmp_path / "out", ["sft"])
     assert done.returncode
-    named = {"sft": "gradient_accumulation_steps is 3", "ppo": "ppo.batch_size is 7"}[stage]
     assert [line for line in done.stderr.splitlines() if line.startswith("error: ")] == [
-        f"error: {named}, which 2 processes can't share evenly; make it a multiple of their number"
+        "error: per_device_train_batch_size × gradient_accumulation_steps is 15, which 2 processes can't share evenly; "
+        "make it a multiple of their number"
     ]
 
 
@@ -145,8 +160,8 @@ def test_the_launcher_takes_our_configuration(file):
 
 
 def test_the_parameter_alone_decides_the_precision(monkeypatch):
-    config = types.SimpleNamespace(gradient_accumulation_steps=1)
+    config = TrainingConfig(per_device_train_batch_size=3, gradient_accumulation_steps=2)
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
-    assert trainer.check_processes(config, "bfloat16") == 1
+    assert trainer.share(config, "bfloat16") == (3, 2)
     with pytest.raises(UserError, match=r"mixed_precision bf16, but params\.yaml says model.dtype float32"):
-        trainer.check_processes(config, "float32")
+        trainer.share(config, "float32")

@@ -16,6 +16,7 @@ from stages.rm import RmConfig
 from stages.runtime import params
 from stages.runtime.errors import UserError
 from stages.sft import SftConfig
+from stages.training import trainer
 
 ROOT = Path(__file__).parents[1]
 PROFILES = ROOT / "profiles"
@@ -52,6 +53,19 @@ def test_is_valid(name: str, config: Path) -> None:
     assert set(params.read(config)) == set(SECTIONS)
     for section, kind in SECTIONS.items():
         params.load(config, section, kind)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_on_so_many_processes(name: str, processes: int, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several GPUs, and two machines with eight each; PPO shares any batch out among any number."""
+    profile.apply(name, PROFILES, config)
+    monkeypatch.setenv("WORLD_SIZE", str(processes))
+    for section, kind in (("sft", SftConfig), ("rm", RmConfig)):
+        stage = params.load(config, section, kind)
+        samples, passes = trainer.share(stage, "float32")
+        assert samples <= stage.per_device_train_batch_size
+        assert samples * passes * processes == stage.batch_size
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -106,7 +120,7 @@ def test_users_own_comment_and_null_stay(config: Path) -> None:
         ("ppp: {kl_coef: 0.1}", "unknown key `ppp`; did you mean `ppo`?"),
         ("ppo: 3", "`ppo` must be a section of keys"),
         ("seed: {a: 3}", "`seed` must be a value"),
-        ("- 3", "must be sections of keys"),
+        ("- 3", "must consist of sections with keys"),
         ("ppo: {", "not valid YAML"),
     ],
 )

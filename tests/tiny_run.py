@@ -45,6 +45,7 @@ def write(top: Path, **model: object) -> None:
             "max_target_length": 32,
         }
         params[stage]["lora"]["dropout"] = 0.0  # each process draws its own
+    params["rm"] |= {"per_device_train_batch_size": 8, "gradient_accumulation_steps": 1}  # so that a pass is divided
     params["sft"]["dev_ratio"] = 0.15  # 7 samples: the last batch is not full, and one process gets more than another
     params["ppo"] |= {
         "total_episodes": 24,

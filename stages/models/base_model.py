@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from stages.models import hub, sequence_classifier, sharding
-from stages.runtime import atomic, params, portable, processes
+from stages.runtime import atomic, params, portable, processes, resume
 from stages.runtime.errors import UserError
 
 POINTER = "base.json"
@@ -41,8 +41,8 @@ class ModelConfig(params.Section):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     fsdp: bool = False
-    """Several processes share the base's layers out among them (FSDP2) and fetch each when it is its turn: for a base
-    that does not fit one GPU. One process alone takes no notice."""
+    """Shard the base's layers over the processes (FSDP2), which gather each layer when it runs: for a base that does
+    not fit one GPU. Without effect in a single process."""
     portable: bool = False
     """On a CPU: the same bytes on every x86-64 processor with AVX2, for about twice the CPU time."""
     cpu_threads: Annotated[int, Field(ge=1, le=256)] | None = None
@@ -57,7 +57,7 @@ class ModelConfig(params.Section):
         if self.trust_remote_code and not hub.is_commit(self.revision):
             raise ValueError("trust_remote_code runs code from the hub: pin `revision` to a full 40-digit commit")
         if self.fsdp and self.quantization != "none":
-            raise ValueError("fsdp can't share quantized weights out: set fsdp to false, or quantization to none")
+            raise ValueError("fsdp can't shard quantized weights: set fsdp to false, or quantization to none")
         return self
 
 
@@ -70,7 +70,7 @@ class Base:
     identity: str
     """`tiny:<hash>`, `hub:<name>@<commit>` or `local:<hash>`: what an adapter records as its base."""
     files: dict[str, int]
-    """Names and sizes of a local folder's files, to notice a change without hashing gigabytes."""
+    """Names and sizes of the files behind a local folder's hash, to notice a change without hashing gigabytes."""
 
     def tokenizer(self) -> Any:
         """The tokenizer, padding on the left, with a pad token that is not EOS."""
@@ -108,7 +108,7 @@ class Base:
         return AutoModelForCausalLM.from_config(self._config(), trust_remote_code=self.model.trust_remote_code)
 
     def check(self) -> None:
-        """Read the configuration and the tokenizer, so that a model of no use ends the stage that resolves it.
+        """Read the configuration and the tokenizer, so that an unusable model ends the stage that resolves it.
 
         Raises:
             UserError: no causal language model, of an unknown architecture, damaged, or without a usable tokenizer.
@@ -119,7 +119,7 @@ class Base:
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             own = _own_code(config)
             if "AutoModelForCausalLM" not in own:
-                raise UserError(f"model.name: {self.model.name} ({config.model_type}) is no causal language model")
+                raise UserError(f"model.name: {self.model.name} ({config.model_type}) is not a causal language model")
             if "AutoModelForSequenceClassification" not in own:
                 raise UserError(
                     f"model.name: {self.model.name}: its own code has no AutoModelForSequenceClassification, which the "
@@ -141,6 +141,11 @@ class Base:
         from transformers.utils.logging import set_tqdm_hook
 
         self._check_files()
+        # False: in hardware, not emulated
+        if self.model.dtype == "bfloat16" and not processes.on_cpu() and not torch.cuda.is_bf16_supported(False):
+            raise UserError(
+                f"model.dtype is bfloat16, which {torch.cuda.get_device_name()} lacks: set it to float16 or float32"
+            )
         # Downloads keep their bars; reading weights that are here does not need one.
         set_tqdm_hook(lambda bar, args, kwargs: bar(*args, **(kwargs | {"disable": True})))
         noisy = logging.getLogger("transformers.modeling_utils")
@@ -174,14 +179,14 @@ class Base:
             return self.folder
         if self.identity.startswith("hub:"):
             return hub.download(self.model.name, self.identity.rpartition("@")[2], weights)
-        return Path(self.model.name)
+        return local_folder(self.model.name)
 
     def _local(self) -> dict[str, Any]:
         # Left out, transformers would ask on the terminal whether to trust.
         return {"local_files_only": True, "trust_remote_code": self.model.trust_remote_code}
 
     def _check_files(self) -> None:
-        if self.identity.startswith("local:") and _sizes(Path(self.model.name)) != self.files:
+        if self.identity.startswith("local:") and _sizes(local_folder(self.model.name), self.model) != self.files:
             raise UserError(
                 f"{self.model.name}: its files are not those that `{self.folder}` recorded; "
                 "run `dvc repro --force base` to take the folder as it is now"
@@ -204,9 +209,18 @@ def read(folder: Path) -> Base:
     return base
 
 
+def local_folder(name: str) -> Path:
+    """The folder that `model.name` means, if any.
+
+    A temporary experiment runs in a copy of the checkout, without folders that Git ignores: there it is the checkout's.
+    """
+    path, original = Path(name), resume.checkout() / name
+    return original if not path.is_dir() and original.is_dir() else path
+
+
 def check_name(model: ModelConfig) -> None:
     """Raise UserError when the model's name can't be one, or is a folder without a model; no network, no hashing."""
-    local = Path(model.name)
+    local = local_folder(model.name)
     if model.name == TINY:
         return
     if not local.is_dir():
@@ -217,7 +231,7 @@ def check_name(model: ModelConfig) -> None:
         raise UserError(f"model.name: {model.name} has no config.json: it is not a model folder")
     if not list(local.glob(hub.WEIGHTS)):
         raise UserError(
-            f"model.name: {model.name} has no {hub.WEIGHTS}, and pickled weights are not loaded; {_mend(local)}"
+            f"model.name: {model.name} has no {hub.WEIGHTS}, and pickled weights are not loaded; {_hint(local)}"
         )
 
 
@@ -229,17 +243,17 @@ def write_pointer(folder: Path, model: ModelConfig) -> None:
     """
     check_name(model)
     files: dict[str, int] = {}
-    local = Path(model.name)
+    local = local_folder(model.name)
     if model.name == TINY:
-        identity = f"tiny:{_content_hash(folder)}"
+        identity = f"tiny:{_content_hash(folder, model)}"
     elif local.is_dir():
-        identity, files = f"local:{_content_hash(local)}", _sizes(local)
+        identity, files = f"local:{_content_hash(local, model)}", _sizes(local, model)
     else:
         identity = f"hub:{model.name}@{hub.resolve(model.name, model.revision)}"
     atomic.write_json(folder / POINTER, {"identity": identity, "model": model.model_dump(), "files": files})
 
 
-def _mend(local: Path) -> str:
+def _hint(local: Path) -> str:
     """What to do about a folder with pickled weights."""
     try:
         chatglm = json.loads((local / "config.json").read_text(encoding="utf-8")).get("model_type") == "chatglm"
@@ -262,7 +276,7 @@ def _own_code(config: Any) -> dict[str, Any]:
 
 
 def _plain_generation_config(model: Any) -> Any:
-    """Only the special ids survive from the model's own file: every sampling knob is set by params.yaml."""
+    """Only the special ids survive from the model's own file: params.yaml sets every sampling parameter."""
     from transformers import GenerationConfig
 
     old = model.generation_config
@@ -295,10 +309,10 @@ def _quantization(model: ModelConfig) -> dict[str, Any]:
 
 
 def _spare_token(tokenizer: Any, name: str) -> str:
-    """An existing special token that can stand for padding: a new one would need a new row in the frozen embedding.
+    """An existing special token to pad with: a new one would need a new row in the frozen embedding.
 
-    Best is one that is made for padding, then one that no text of this project has. The reward is read at a row's last
-    token that is no padding, so BOS will do too: it stands first.
+    The best is one that is meant for padding, then one that no text of this project contains. The reward is read at a
+    row's last token before the padding, so BOS will do too: it comes first.
     """
     special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     candidates = [
@@ -314,19 +328,36 @@ def _spare_token(tokenizer: Any, name: str) -> str:
     raise UserError(f"{name}: its tokenizer has no token apart from EOS that could serve as padding")
 
 
-def _model_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_file() and p.name != POINTER and not p.name.startswith("."))
+NOTES = ("", ".md", ".csv", ".py")
+"""Endings of files that no loader reads: a model's licence, card, curves and recipe."""
+VOCABULARIES = ("vocab*.txt", "merges*.txt", "dict*.txt")
+"""The text files that tokenizers read; any other is a note too."""
 
 
-def _sizes(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in _model_files(folder)}
+def _model_files(folder: Path, model: ModelConfig) -> list[Path]:
+    """The files of a local model that decide what it answers; its own code only where that may run."""
+
+    def decides(file: Path) -> bool:
+        if file.name == POINTER or file.name.startswith("."):
+            return False
+        if file.suffix == ".py" and model.trust_remote_code:
+            return True
+        if file.suffix == ".txt":
+            return any(file.match(pattern) for pattern in VOCABULARIES)
+        return file.suffix not in NOTES
+
+    return sorted(file for file in folder.iterdir() if file.is_file() and decides(file))
 
 
-def _content_hash(folder: Path) -> str:
-    if (size := sum(_sizes(folder).values())) > 2**30:
+def _sizes(folder: Path, model: ModelConfig) -> dict[str, int]:
+    return {path.name: path.stat().st_size for path in _model_files(folder, model)}
+
+
+def _content_hash(folder: Path, model: ModelConfig) -> str:
+    if (size := sum(_sizes(folder, model).values())) > 2**30:
         print(f"{folder}: reading {size / 2**30:.1f} GiB once, to record what the model is", file=sys.stderr)
     digest = hashlib.sha256()
-    for path in _model_files(folder):
+    for path in _model_files(folder, model):
         digest.update(path.name.encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -54,7 +54,7 @@ def score(
     responses: Sequence[list[int]],
     pad: int,
     tokens_per_batch: int,
-    passes: int = 0,
+    plan: Sequence[list[int]] | None = None,
 ) -> list[float]:
     """The reward of each response [len(prompts)], read at its last token, under the active adapters.
 
@@ -62,14 +62,14 @@ def score(
         model: a causal language model or a sequence classifier, with or without adapters; its trunk is run.
         head: Linear(hidden, 1) in float32.
         tokens_per_batch: of a forward pass, padding included.
-        passes: the least number of forward passes, for a model that several processes must run equally often.
+        plan: the rows of each forward pass, for one of several processes: the others' rows score 0.
     """
     import torch
 
     from stages.models import forward
 
-    plan = forward.plan(forward.lengths(prompts, responses), tokens_per_batch)
-    plan += [[]] * (passes - len(plan))
+    if plan is None:
+        plan = forward.plan(forward.lengths(prompts, responses), tokens_per_batch)
     scores = [0.0] * len(prompts)
     with torch.no_grad():
         for rows, batch in forward.batches(prompts, responses, plan, pad, head.weight.device):

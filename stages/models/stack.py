@@ -75,8 +75,8 @@ def lineage(folder: Path) -> Lineage:
 def resolve(base: Base, folders: Sequence[Path]) -> list[Path]:
     """The folders of the stack whose top is the last of `folders`, lowest first, as the top adapter recorded them.
 
-    A folder that the top adapter was not trained on is left out (PPO in `resume_lora_training` mode stands on the
-    base alone).
+    A folder that the top adapter was not trained on is left out (PPO in `resume_lora_training` mode is
+    trained on the base alone).
 
     Raises:
         UserError: an adapter was trained on another base, or on another version of an adapter below it.
@@ -112,7 +112,8 @@ def load(model: Any, folders: Sequence[Path]) -> Any:
     """Put the adapters onto the model, all frozen, all active; with no folder, the model itself.
 
     Args:
-        model: what `Base.causal_lm` gave, or a stack to add to.
+        model: what `Base.causal_lm` gave, or a stack to add to. The files are read on the CPU: PEFT by itself would have
+            every process bring them to the first GPU.
         folders: as `resolve` gave them.
     """
     from peft import PeftModel
@@ -120,9 +121,11 @@ def load(model: Any, folders: Sequence[Path]) -> Any:
     for folder in folders:
         name = lineage(folder).adapter
         if isinstance(model, PeftModel):
-            model.load_adapter(str(folder), adapter_name=name, is_trainable=False)
+            model.load_adapter(str(folder), adapter_name=name, is_trainable=False, torch_device="cpu")
         else:
-            model = PeftModel.from_pretrained(model, str(folder), adapter_name=name, is_trainable=False)
+            model = PeftModel.from_pretrained(
+                model, str(folder), adapter_name=name, is_trainable=False, torch_device="cpu"
+            )
     if folders:
         activate(model, [lineage(folder).adapter for folder in folders])
     return model.eval()
@@ -162,7 +165,7 @@ def active(model: Any, adapters: Sequence[str]) -> Iterator[None]:
 def merged(model: Any, only_if: bool = True) -> Iterator[None]:
     """Within the block the active adapters are added into the weights, so that generation runs plain layers.
 
-    After it the very weights from before stand again, bit for bit: subtracting would leave rounding behind.
+    Afterwards the weights are restored bit for bit from a copy: subtracting would leave rounding errors.
     Costs a second copy of the layers that carry LoRA. Quantized and sharded layers are left as they are, and so is a
     model without adapters.
     """

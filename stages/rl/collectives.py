@@ -1,4 +1,4 @@
-"""Sums, moments and checks over the tensors of all processes. Every process must make the same calls."""
+"""Sums and checks over the tensors of all processes. Every process must make the same calls."""
 
 from typing import Any
 
@@ -20,18 +20,7 @@ class Collectives:
 
     def largest(self, number: int) -> int:
         """The largest of all processes' numbers."""
-        return int(self.gather(torch.tensor([number], device=self.accelerator.device)).max())
-
-    def gather(self, rows: Tensor) -> Tensor:
-        """The rows of all processes, [processes · b, …]."""
-        everyone: Tensor = self.accelerator.gather(rows)
-        return everyone
-
-    def moments(self, x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and variance of x [b, R] where mask is 1."""
-        count = self.sum(mask.sum())
-        mean = self.sum((x * mask).sum()) / count
-        return mean, self.sum((((x - mean) * mask) ** 2).sum()) / count
+        return int(self.accelerator.gather(torch.tensor([number], device=self.accelerator.device)).max())
 
     def check_finite(self, update: int, **tensors: Tensor) -> None:
         """Raises UserError on all processes when a tensor of one of them is not finite; the first gives its name."""

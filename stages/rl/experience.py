@@ -5,32 +5,31 @@ from typing import NamedTuple
 from torch import Tensor
 
 from stages.rl import maths
-from stages.rl.collectives import Collectives
 from stages.rl.config import PpoConfig
 from stages.rl.logprobs import TokenLogProbs
 
 
 class Experience(NamedTuple):
-    """b responses, R positions; 0 where masked."""
+    """B responses, R positions; 0 where masked."""
 
     scores: Tensor
-    """[b], the reward model's, raw."""
+    """[B], the reward model's, raw."""
     log_probs: Tensor
-    """[b, R], the policy's before the update."""
+    """[B, R], the policy's before the update."""
     entropy: Tensor
-    """[b, R]."""
+    """[B, R]."""
     kl: Tensor
-    """[b, R], k1: the policy's log-probability less the reference's."""
+    """[B, R], k1: the policy's log-probability less the reference's."""
     rewards: Tensor
-    """[b, R], before they are whitened."""
+    """[B, R], before they are whitened."""
     values: Tensor
-    """[b, R]."""
+    """[B, R]."""
     advantages: Tensor
-    """[b, R], whitened."""
+    """[B, R], whitened."""
     returns: Tensor
-    """[b, R]."""
+    """[B, R]."""
     mask: Tensor
-    """[b, R], 1 on the responses' tokens."""
+    """[B, R], 1 on the responses' tokens."""
 
 
 def estimate_advantages(
@@ -41,23 +40,21 @@ def estimate_advantages(
     mask: Tensor,
     kl_coef: float,
     config: PpoConfig,
-    group: Collectives,
 ) -> Experience:
     """Token rewards, then their advantages.
 
     Args:
-        scores, final_scores: [b], as the reward model gave them, and as they are paid out.
-        mask: [b, R].
+        scores, final_scores: [B], as the reward model gave them, and as they are paid out.
+        mask: [B, R].
         kl_coef: the price of a nat of KL.
-        group: whitening takes the moments of all processes' tokens.
     """
     # KL to the reference inside the reward: Ziegler et al. 2019, equation 2
     kl = (policy.log_probs - reference.log_probs) * mask
     rewards = maths.token_rewards(kl, final_scores, mask, kl_coef)
     shaped = rewards
     if config.whiten_rewards:
-        shaped = maths.whiten(rewards, mask, *group.moments(rewards, mask), shift_mean=False)
+        shaped = maths.whiten(rewards, mask, *maths.moments(rewards, mask), shift_mean=False)
     # Schulman et al. 2016, equation 16
     advantages, returns = maths.gae(shaped, policy.values, mask, config.gamma, config.lam)
-    advantages = maths.whiten(advantages, mask, *group.moments(advantages, mask))
+    advantages = maths.whiten(advantages, mask, *maths.moments(advantages, mask))
     return Experience(scores, policy.log_probs, policy.entropy, kl, rewards, policy.values, advantages, returns, mask)

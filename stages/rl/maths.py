@@ -76,6 +76,13 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
     return advantages, (advantages + values) * mask
 
 
+def moments(x: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of x [B, R] where mask is 1."""
+    count = mask.sum()
+    mean = (x * mask).sum() / count
+    return mean, (((x - mean) * mask) ** 2).sum() / count
+
+
 def whiten(x: Tensor, mask: Tensor, mean: Tensor, variance: Tensor, shift_mean: bool = True) -> Tensor:
     """x with unit variance, and zero mean unless `shift_mean` is off; [B, R], 0 where masked."""
     whitened = (x - mean) * torch.rsqrt(variance + 1e-8)

@@ -13,23 +13,24 @@ import torch
 from torch import Tensor
 
 from stages.generation import decoding, generate
-from stages.models import stack
+from stages.models import sharding, stack
 from stages.rl.config import PpoConfig
+from stages.runtime import processes
 
 
 class Rollouts(NamedTuple):
-    """This process's responses: b rows, R positions."""
+    """The responses of an update, on every process: B rows, R positions."""
 
     prompts: list[list[int]]
     responses: list[list[int]]
     ended: Tensor
-    """[b], 1 where the response closed with EOS."""
+    """[B], 1 where the response closed with EOS."""
     sampler_log_probs: Tensor | None = None
-    """[b, R], as the sampler saw them, 0 where masked; None where they are not kept."""
+    """[B, R], as the sampler saw them, 0 where masked; None where they are not kept."""
 
     @property
     def mask(self) -> Tensor:
-        """[b, R], 1 on the tokens of each response."""
+        """[B, R], 1 on the tokens of each response."""
         lengths = torch.tensor([len(r) for r in self.responses], device=self.ended.device)
         return (torch.arange(int(lengths.max()), device=lengths.device) < lengths[:, None]).float()
 
@@ -43,12 +44,13 @@ def sample_rollouts(
     pad: int,
     config: PpoConfig,
 ) -> Rollouts:
-    """Answer the prompts with at most `limit` tokens each, under the active adapters.
+    """Answer the prompts with at most `limit` tokens each, under the active adapters; the processes share them out.
 
     Args:
         keys: what seeds the draws of each response.
     """
-    answers: list[Any] = [None] * len(prompts)
+    mine = processes.share(range(len(prompts)), evenly=sharding.is_sharded(model))
+    found = []
     plain = decoding.PLAIN.replace(temperature=config.temperature)
     device = next(model.parameters()).device
     # In float32 the sampler's log-probabilities are the trainer's; in half precision merged weights round otherwise.
@@ -56,9 +58,19 @@ def sample_rollouts(
     model.eval()
     with stack.merged(model, only_if=config.merge_adapters_for_rollouts):
         for i, answer in generate.generate(
-            model, prompts, keys, plain, limit, config.local_rollout_forward_batch_size, eos, pad, not exact
+            model,
+            [prompts[row] for row in mine],
+            [keys[row] for row in mine],
+            plain,
+            limit,
+            config.local_rollout_forward_batch_size,
+            eos,
+            pad,
+            not exact,
         ):
-            answers[i] = answer
+            found.append((mine[i], answer))
+    by_row = dict(answered for part in processes.everyones(found) for answered in part)
+    answers = [by_row[row] for row in range(len(prompts))]
     log_probs = None
     if all(answer.log_probs for answer in answers):
         padded = [answer.log_probs + [0.0] * (limit - len(answer.log_probs)) for answer in answers]

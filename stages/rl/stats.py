@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from stages.rl import maths
-from stages.rl.collectives import Collectives
 from stages.rl.experience import Experience
 from stages.rl.rollouts import Rollouts
 
@@ -21,8 +20,8 @@ sampler_kl: k1 per response of the sampler to the trainer, where they round diff
 """
 
 
-def log_stats(rollouts: Rollouts, experience: Experience, kl_coef: float, group: Collectives) -> dict[str, float]:
-    """The columns of the curve that are known before the update learns, over the rollouts of all processes."""
+def log_stats(rollouts: Rollouts, experience: Experience, kl_coef: float) -> dict[str, float]:
+    """The columns of the curve that are known before the update learns."""
     mask = experience.mask
     columns = {
         "score": experience.scores,
@@ -36,11 +35,11 @@ def log_stats(rollouts: Rollouts, experience: Experience, kl_coef: float, group:
     }
     if rollouts.sampler_log_probs is not None:
         columns["sampler_kl"] = ((rollouts.sampler_log_probs - experience.log_probs) * mask).sum(1)
-    everyone = group.gather(torch.stack(list(columns.values()), dim=1).double())
-    means = dict(zip(columns, everyone.mean(0).tolist(), strict=True))
-    by_name = dict(zip(columns, everyone.unbind(1), strict=True))
-    _, unexplained = group.moments(experience.returns - experience.values, mask)
-    _, total = group.moments(experience.returns, mask)
+    rows = torch.stack(list(columns.values()), dim=1).double()
+    means = dict(zip(columns, rows.mean(0).tolist(), strict=True))
+    by_name = dict(zip(columns, rows.unbind(1), strict=True))
+    _, unexplained = maths.moments(experience.returns - experience.values, mask)
+    _, total = maths.moments(experience.returns, mask)
     return means | {
         "score_std": float(by_name["score"].std(correction=0)),
         "kl_coef": kl_coef,

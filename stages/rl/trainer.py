@@ -2,7 +2,7 @@
 
 Every draw (the order of the prompts, the tokens, the mini-batches) is keyed by seed, update and sample, and dropout is
 off. So an update depends on the state below and its own number alone, a resumed run continues exactly, and several
-processes sample what one would.
+processes do what one would: each answers, scores and learns from its share of the rows, and knows all of them.
 """
 
 import random
@@ -23,8 +23,7 @@ from stages.rl.config import PpoConfig
 from stages.rl.experience import Experience, estimate_advantages
 from stages.rl.rollouts import Rollouts, prompt_of, response_limit, sample_rollouts
 from stages.rl.stats import CURVE, log_stats
-from stages.runtime import atomic, checkpoints, live
-from stages.runtime.errors import UserError
+from stages.runtime import atomic, checkpoints, live, processes
 
 
 class Trainer:
@@ -60,13 +59,6 @@ class Trainer:
         self.config, self.seed, self.accelerator, self.work = config, seed, accelerator, work
         self.group = Collectives(accelerator)
         self.device = accelerator.device
-        self.local_batch_size = config.batch_size // accelerator.num_processes
-        self.first_row = accelerator.process_index * self.local_batch_size
-        if config.batch_size % accelerator.num_processes:
-            raise UserError(
-                f"ppo.batch_size is {config.batch_size}, which {accelerator.num_processes} processes can't share "
-                "evenly; make it a multiple of their number"
-            )
         self.sharded = sharding.is_sharded(model)
         logprobs.turn_dropout_off(model)
         stack.activate(model, self.policy, trainable=self.policy[-1])
@@ -82,7 +74,7 @@ class Trainer:
 
     def train(self) -> State:
         """Run all updates, or those that are left after the newest whole checkpoint."""
-        newest = checkpoints.latest(self.work)
+        newest = processes.from_first(lambda: checkpoints.latest(self.work))
         if newest:
             self.state = load(newest, self.trained, self.optimizer)
         else:
@@ -114,7 +106,7 @@ class Trainer:
             self.normalize_rewards()
         rollouts = self.sample_rollouts()
         experience = self.make_experience(rollouts)
-        stats = log_stats(rollouts, experience, state.kl_coef, self.group)
+        stats = log_stats(rollouts, experience, state.kl_coef)
         if config.early_stop_kl is not None and stats["kl"] > config.early_stop_kl:
             print(
                 f"ppo: stopped before update {state.update + 1}: the KL per response is {stats['kl']:.2f}, above "
@@ -139,10 +131,9 @@ class Trainer:
         return row
 
     def sample_rollouts(self) -> Rollouts:
-        """1. The policy answers this process's part of the update's prompts."""
+        """1. The policy answers the update's prompts."""
         update = self.state.update
-        first = update * self.config.batch_size + self.first_row
-        episodes = range(first, first + self.local_batch_size)
+        episodes = range(update * self.config.batch_size, (update + 1) * self.config.batch_size)
         return sample_rollouts(
             self.model,
             [self.prompts[prompt_of(episode, len(self.prompts), self.seed)] for episode in episodes],
@@ -158,9 +149,9 @@ class Trainer:
         config = self.config
         # In training mode like the forward that learns, so that both run the same code and the first ratio is 1.
         self.model.train()
-        plan = self._plan(rollouts)
+        plan = self._plan(rollouts, range(len(rollouts.prompts)))
         with stack.active(self.model, ["reward"]):
-            scores = self._scores(rollouts, len(plan))
+            scores = self._scores(rollouts, plan)
         self._check_finite(score=scores)
         policy = self._log_probs(rollouts, plan, self.value_head)
         with stack.active(self.model, self.reference):
@@ -172,18 +163,19 @@ class Trainer:
         if config.reward_clip is not None:
             normalized = normalized.clamp(-config.reward_clip, config.reward_clip)
         final_scores = normalized - config.missing_eos_penalty * (1 - rollouts.ended)
-        return estimate_advantages(
-            scores, final_scores, policy, reference, rollouts.mask, self.state.kl_coef, config, self.group
-        )
+        return estimate_advantages(scores, final_scores, policy, reference, rollouts.mask, self.state.kl_coef, config)
 
-    def _plan(self, rollouts: Rollouts, rows: Sequence[int] | None = None) -> list[list[int]]:
-        """The rows of each forward pass; without any, a pass that a divided base needs on all processes."""
-        plan = forward.plan(forward.lengths(rollouts.prompts, rollouts.responses), self.config.tokens_per_batch, rows)
+    def _plan(self, rollouts: Rollouts, rows: Sequence[int]) -> list[list[int]]:
+        """This process's share of the rows, those of each forward pass; a divided base needs one without any here and
+        there, so that all processes make as many."""
+        counts = forward.lengths(rollouts.prompts, rollouts.responses)
+        mine = processes.share(sorted(rows, key=lambda row: (-counts[row], row)))
+        plan = forward.plan(counts, self.config.tokens_per_batch, mine)
         if self.sharded:
             plan += [[]] * (self.group.largest(len(plan)) - len(plan))
         return plan
 
-    def _scores(self, rollouts: Rollouts, passes: int) -> Tensor:
+    def _scores(self, rollouts: Rollouts, plan: list[list[int]]) -> Tensor:
         scores = reward.score(
             self.model,
             self.reward_head,
@@ -191,40 +183,39 @@ class Trainer:
             rollouts.responses,
             self.pad,
             self.config.tokens_per_batch,
-            passes,
+            plan,
         )
-        return torch.tensor(scores, device=self.device)
+        return self.group.sum(torch.tensor(scores, device=self.device))
 
     def _log_probs(
         self, rollouts: Rollouts, plan: list[list[int]], value_head: nn.Linear | None = None
     ) -> logprobs.TokenLogProbs:
         config = self.config
-        return logprobs.rollout_log_probs(
+        found = logprobs.rollout_log_probs(
             self.model, rollouts, plan, config.temperature, config.lm_head_chunk, self.pad, value_head
         )
+        return logprobs.TokenLogProbs(*map(self.group.sum, found))
 
     def normalize_rewards(self) -> None:
         """0. Before the first update the policy is SFT: its answers' scores set the reward's zero and scale."""
         config = self.config
         if config.normalize_reward != "none":
-            size = -(-config.normalization_samples // self.accelerator.num_processes)
-            own = range(self.accelerator.process_index * size, (self.accelerator.process_index + 1) * size)
+            samples = range(config.normalization_samples)
             rollouts = sample_rollouts(
                 self.model,
-                [self.prompts[prompt_of(i, len(self.prompts), f"{self.seed}/normalization")] for i in own],
-                [f"{self.seed}/normalization/{i}" for i in own],
+                [self.prompts[prompt_of(i, len(self.prompts), f"{self.seed}/normalization")] for i in samples],
+                [f"{self.seed}/normalization/{i}" for i in samples],
                 config.max_response_length,
                 self.eos,
                 self.pad,
                 config,
             )
             with stack.active(self.model, ["reward"]):
-                scores = self._scores(rollouts, len(self._plan(rollouts)))
+                scores = self._scores(rollouts, self._plan(rollouts, samples)).double()
             self._check_finite(score=scores)
-            everyone = self.group.gather(scores.double())
-            self.state.reward_mean = float(everyone.mean())
+            self.state.reward_mean = float(scores.mean())
             if config.normalize_reward == "standardize":
-                spread = float(everyone.std(correction=0))
+                spread = float(scores.std(correction=0))
                 self.state.reward_scale = spread if spread > 1e-6 else 1.0  # one response, or all with the same score
         if config.value_head_init == "reward":
             with torch.no_grad():
@@ -265,13 +256,12 @@ class Trainer:
         }
 
     def _optimizer_step(self, rollouts: Rollouts, data: Experience, chosen: list[int]) -> tuple[list[float], float]:
-        """A step on the rows `chosen` of all processes: accumulate, then clip once. Gives token means and the norm."""
+        """A step on the rows `chosen`: accumulate, then clip once. Gives token means and the norm."""
         config = self.config
-        local = [row - self.first_row for row in chosen if 0 <= row - self.first_row < self.local_batch_size]
-        tokens = float(self.group.sum(data.mask[local].sum()))
+        tokens = float(data.mask[chosen].sum())
         sums = torch.zeros(5, device=self.device, dtype=torch.float64)
         self.optimizer.zero_grad(set_to_none=False)
-        plan = self._plan(rollouts, local)
+        plan = self._plan(rollouts, chosen)
         for rows, batch in forward.batches(rollouts.prompts, rollouts.responses, plan, self.pad, self.device):
             outputs = logprobs.response_log_probs(
                 self.model, batch, config.temperature, config.lm_head_chunk, self.value_head

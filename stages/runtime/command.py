@@ -87,6 +87,8 @@ def _quiet() -> None:
     # PEFT 0.21 asks transformers 5.23 for a property by its old name.
     warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing", category=FutureWarning)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # Blocks of memory that can grow: as answers do, and with them keys and values, which would leave gaps otherwise.
+    os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
     # A log file gets a progress line now and then, a terminal a smooth bar.
     os.environ.setdefault("TQDM_MININTERVAL", "0.2" if sys.stderr.isatty() else "15")
 
@@ -100,7 +102,8 @@ def _end_bars() -> None:
 
 
 def costs() -> dict[str, dict[str, float]]:
-    """What the last run of each stage cost: `seconds`, `peak_mib` and, with a GPU, `peak_gpu_mib`."""
+    """What the last run of each stage cost: `seconds`, `peak_mib` and, with a GPU, `peak_gpu_mib` and
+    `reserved_gpu_mib`."""
     return {path.stem: json.loads(path.read_text()) for path in sorted((resume.own_root() / "cost").glob("*.json"))}
 
 
@@ -113,5 +116,6 @@ def _note_cost(seconds: float) -> None:
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         cost["peak_gpu_mib"] = torch.cuda.max_memory_allocated() // 2**20
-    with suppress(OSError):  # the stage is done; a note is no reason to fail
+        cost["reserved_gpu_mib"] = torch.cuda.max_memory_reserved() // 2**20  # with the gaps that it can't use
+    with suppress(OSError):  # the stage is done; it must not fail over a note
         atomic.write_json(resume.own_root() / "cost" / f"{stage}.json", cost)

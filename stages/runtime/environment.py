@@ -1,5 +1,6 @@
 """What besides commit, data and parameters decides a result's bytes: CPU, versions, threads, device, processes."""
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,12 +21,14 @@ def describe() -> dict[str, Any]:
     import torch
 
     device = "cpu" if processes.on_cpu() else f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
+    launcher = os.environ.get("COVID_DOCTOR_LAUNCH") if "WORLD_SIZE" in os.environ else None
     return {
         "cpu": _cpu(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),  # which of torch's kernels ran
         "device": device,
         "threads": torch.get_num_threads(),
         "processes": processes.count(),
+        **({"launcher": launcher} if launcher else {}),
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},
     }

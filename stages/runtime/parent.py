@@ -1,6 +1,6 @@
 """A stage ends with the `dvc` that started it: a killed `dvc` must not leave a trainer that writes beside the next one.
 
-A shell or a launcher may stand between the two, and no signal reaches a grandchild; so a thread looks every second.
+A shell or a launcher may be between the two, and no signal reaches a grandchild; so a thread checks every second.
 """
 
 import os
@@ -17,7 +17,10 @@ def watch() -> None:
         return
     import psutil
 
-    parents = psutil.Process().parents()
+    try:
+        parents = psutil.Process().parents()
+    except psutil.Error:  # hidden by the system, as on some clusters (`hidepid`)
+        return
     depth = next((n for n, parent in enumerate(parents, start=1) if _is_dvc(parent)), 1)
 
     def look() -> None:
@@ -44,3 +47,5 @@ def _is_alive(process: Any) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+    except psutil.AccessDenied:
+        return True

@@ -12,6 +12,8 @@ checkout that DVC deletes when it ends, also by a failure: its root is the check
 import hashlib
 import json
 import os
+import platform
+import secrets
 import shutil
 import sys
 import time
@@ -31,11 +33,17 @@ TEMPORARY = "/.dvc/tmp/exps/"
 """Folder of a checkout in which DVC makes the copies for `dvc exp run --temp` and the queue."""
 KEEP_DAYS = 14
 """An unfinished state that nobody has touched for so long is deleted. `make clean` deletes all."""
+SEEN_AFTER = 10
+"""Seconds in which a network file system must show a new file on another machine."""
+
+
+def checkout() -> Path:
+    """The checkout itself, also from a temporary copy of it."""
+    return Path(ROOT.as_posix().partition(TEMPORARY)[0])
 
 
 def root() -> Path:
-    checkout = ROOT.as_posix().partition(TEMPORARY)[0]
-    return Path(os.environ.get("COVID_DOCTOR_WORK") or Path(checkout) / ".work").resolve()
+    return Path(os.environ.get("COVID_DOCTOR_WORK") or checkout() / ".work").resolve()
 
 
 def own_root() -> Path:
@@ -44,7 +52,7 @@ def own_root() -> Path:
 
 
 def key(stage: str, parameters: Any, inputs: Iterable[Path]) -> str:
-    """Hash of the parameters (as JSON), of every input file's bytes, of the stage's code and of what it stands on."""
+    """Hash of the parameters (as JSON), every input file's bytes, the stage's code and the libraries' versions."""
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True, default=str).encode())
     for package in ("torch", "transformers", "peft", "trl", "accelerate"):
         digest.update(f"{package} {version(package)}\n".encode())
@@ -83,38 +91,73 @@ def folder(stage: str, parameters: Any, inputs: Iterable[Path]) -> Iterator[Path
     A second run with the same key (an experiment that shares this stage's parameters) works beside the first, in
     `<key>-2`. To wait would save nothing: the first leaves no state, and its outputs lie in another copy.
 
+    Of several processes the first locks, chooses and deletes.
+
     Raises:
-        UserError: this run has several processes, which can't agree on a second folder.
+        UserError: the folder is not the same on all machines.
     """
-    top, name = root() / stage, key(stage, parameters, inputs)
-    top.mkdir(parents=True, exist_ok=True)
-    if not processes.is_first():  # the first one locks and deletes
-        (top / name).mkdir(exist_ok=True)
-        yield top / name
-        return
-    for number in count(1):
-        path = top / (name if number == 1 else f"{name}-{number}")
-        lock = _lock(path)
-        if lock:
-            break
-        if processes.count() > 1:
-            raise UserError(f"another run of `{stage}` works in {path}; wait for it, or end it")
-        print(
-            f"{stage}: another run with the same parameters works in {path}; this one works beside it", file=sys.stderr
-        )
-    try:
+    top = root() / stage
+    locks: list[Any] = []  # held by the first process alone
+
+    def choose() -> Path:
+        top.mkdir(parents=True, exist_ok=True)
+        path, lock = _free(top, key(stage, parameters, inputs))
+        locks.append(lock)
         path.mkdir(exist_ok=True)
         os.utime(path)
         _drop_old(path)
         if any(path.iterdir()):
             print(f"{stage}: found the state of an unfinished run, going on from it", file=sys.stderr)
+        return path
+
+    try:
+        path = processes.from_first(choose)
+        _check_shared(path)
         yield path
-        finished = path.with_suffix(".finished")  # at once: half a deleted state would be taken for an unfinished run
-        os.replace(path, finished)
-        shutil.rmtree(finished)
-        Path(lock.lock_file).unlink()
+        processes.wait_for_all()  # one that is slow may still read its best weights here
+        for lock in locks:
+            finished = path.with_suffix(".finished")  # at once: half a deleted state would look like an unfinished run
+            os.replace(path, finished)
+            shutil.rmtree(finished)
+            Path(lock.lock_file).unlink()
     finally:
-        lock.release()
+        for lock in locks:
+            lock.release()
+
+
+def _free(top: Path, name: str) -> tuple[Path, Any]:
+    """The first of `name`, `name-2`, … that no other run works in, and its lock, held."""
+    for number in count(1):
+        path = top / (name if number == 1 else f"{name}-{number}")
+        lock = _lock(path)
+        if lock:
+            return path, lock
+        print(
+            f"{top.name}: another run with the same parameters works in {path}; this one works beside it",
+            file=sys.stderr,
+        )
+    raise AssertionError("numbers do not end")
+
+
+def _check_shared(path: Path) -> None:
+    """Raises UserError where the processes of other machines do not see what the first one writes."""
+    if processes.count() == 1:
+        return
+    mark = path / f".seen-by-all-{processes.from_first(lambda: secrets.token_hex(8))}"
+    if processes.is_first():
+        mark.touch()
+    processes.wait_for_all()
+    deadline = time.monotonic() + SEEN_AFTER
+    while not mark.exists() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    machines = {name for name, sees in processes.everyones((platform.node(), mark.exists())) if not sees}
+    if processes.is_first():
+        mark.unlink()
+    if machines:
+        raise UserError(
+            f"{path} on {', '.join(sorted(machines))} is not the first process's folder: all machines must share the "
+            "work folder; set COVID_DOCTOR_WORK to one on a shared file system"
+        )
 
 
 def _lock(path: Path) -> Any:

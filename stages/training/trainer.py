@@ -4,6 +4,7 @@ Samples are read front to back in an order that is fixed beforehand (length_grou
 only has to skip; nothing of a sampler needs restoring. Several processes divide one step's samples among them.
 """
 
+import functools
 import math
 import os
 from collections.abc import Sequence
@@ -17,19 +18,22 @@ from stages.runtime.errors import UserError
 from stages.training.config import TrainingConfig
 
 
-def check_processes(config: TrainingConfig, dtype: str) -> int:
-    """Forward passes per optimizer step on this process; quick, to be called before any weight is read.
+def share(config: TrainingConfig, dtype: str) -> tuple[int, int]:
+    """Samples per forward pass, and passes per optimizer step, on each process; quick, before any weight is read.
+
+    The global batch stays what it is. A pass takes as many samples as it would on one process, or fewer where the
+    passes by themselves can't be shared out.
 
     Raises:
-        UserError: the gradient accumulation can't be shared out evenly among the processes, or their launcher asks for
-            another precision.
+        UserError: the global batch can't be shared out evenly among the processes, or their launcher asks for another
+            precision.
     """
     count = processes.count()
-    accumulation, rest = divmod(config.gradient_accumulation_steps, count)
+    per_process, rest = divmod(config.batch_size, count)
     if rest:
         raise UserError(
-            f"gradient_accumulation_steps is {config.gradient_accumulation_steps}, which {count} processes can't "
-            "share evenly; make it a multiple of their number"
+            f"per_device_train_batch_size × gradient_accumulation_steps is {config.batch_size}, which {count} "
+            "processes can't share evenly; make it a multiple of their number"
         )
     wanted = {"float16": "fp16", "bfloat16": "bf16"}.get(dtype, "no")
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
@@ -38,31 +42,27 @@ def check_processes(config: TrainingConfig, dtype: str) -> int:
             f"accelerate was launched with mixed_precision {launched}, but params.yaml says model.dtype {dtype}; "
             "the parameter alone decides: set mixed_precision to `no`"
         )
-    return accumulation
+    samples = next(n for n in range(config.per_device_train_batch_size, 0, -1) if per_process % n == 0)
+    return samples, per_process // samples
 
 
 def arguments(config: TrainingConfig, model: ModelConfig, seed: int, work: Path) -> Any:
     """The `transformers.TrainingArguments`.
 
     Raises:
-        UserError: see `check_processes`; or the GPU has no bfloat16.
+        UserError: see `share`.
     """
-    import torch
     from transformers import TrainingArguments
 
-    # False: in hardware, not emulated
-    if model.dtype == "bfloat16" and torch.cuda.is_available() and not torch.cuda.is_bf16_supported(False):
-        raise UserError(
-            f"params.yaml: model.dtype is bfloat16, which {torch.cuda.get_device_name()} lacks: use float16 or float32"
-        )
+    samples, passes = share(config, model.dtype)
     found = TrainingArguments(
         output_dir=str(work),
         seed=seed,
         num_train_epochs=1,  # the order of the samples already holds every epoch
         train_sampling_strategy="sequential",
-        per_device_train_batch_size=config.per_device_train_batch_size,
-        per_device_eval_batch_size=config.per_device_train_batch_size,
-        gradient_accumulation_steps=check_processes(config, model.dtype),
+        per_device_train_batch_size=samples,
+        per_device_eval_batch_size=samples,
+        gradient_accumulation_steps=passes,
         learning_rate=config.learning_rate,
         lr_scheduler_type=config.lr_scheduler_type,
         warmup_steps=config.warmup_ratio,  # below 1 it is a share
@@ -129,6 +129,7 @@ def callbacks(work: Path) -> list[Any]:
 
     class Seal(TrainerCallback):  # type: ignore[misc]
         def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            processes.wait_for_all()  # each of them writes its generators' state
             if state.is_world_process_zero:
                 checkpoints.seal(work / f"checkpoint-{state.global_step}")
                 checkpoints.rotate(work)
@@ -155,7 +156,7 @@ def callbacks(work: Path) -> list[Any]:
 def overflowed(optimizer: Any) -> bool:
     """Whether float16's loss scale was too large for this step, which was skipped and halved it.
 
-    Its first steps search for the scale that way. A scale below 1 is no overflow: there a gradient itself is not
+    The first steps search for the scale this way. At a scale below 1 it is not an overflow: a gradient itself is not
     finite.
     """
     scaler = getattr(optimizer, "scaler", None)
@@ -170,18 +171,24 @@ def train(trainer: Any, work: Path) -> None:
             parameter.data = parameter.data.float()
     if sharding.is_sharded(trainer.model):
         sharding.average_gradients(trainer)
-    newest = checkpoints.latest(work)
+    if hasattr(trainer.model, "load_adapter"):  # left alone, PEFT would bring each process's weights to the first GPU
+        trainer.model.load_adapter = functools.partial(trainer.model.load_adapter, torch_device="cpu")
+    newest = processes.from_first(lambda: checkpoints.latest(work))
     trainer.train(resume_from_checkpoint=str(newest) if newest else None)
 
 
-def write_curves(
-    trainer: Any, log: Path, columns: Sequence[str], eval_columns: Sequence[str], steps_per_epoch: float
-) -> dict[str, Any]:
+CURVE = ("step", "epoch", "loss", "grad_norm", "learning_rate")
+EVAL_CURVE = ("step", "epoch", "eval_loss")
+
+
+def write_curves(trainer: Any, log: Path, steps_per_epoch: float, measured: Sequence[str] = ()) -> dict[str, Any]:
     """Write the curves and the environment into the folder `log`; returns what goes into the metrics of every run.
 
     Args:
         steps_per_epoch: to count epochs of the data, of which the trainer knows nothing.
+        measured: columns beside those of every run; in the evaluation's curve they begin with `eval_`.
     """
+    columns, eval_columns = (*CURVE, *measured), (*EVAL_CURVE, *(f"eval_{name}" for name in measured))
 
     def rows(key: str, names: Sequence[str]) -> list[dict[str, Any]]:
         found = []
