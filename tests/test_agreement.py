@@ -36,9 +36,7 @@ def test_a_driver_too_old_is_an_error_and_not_a_day_on_the_cpu(gpu, monkeypatch)
     monkeypatch.setattr(torch.cuda, "init", init)
     with pytest.raises(UserError) as error:
         processes.announce("sft")
-    assert "built for CUDA 13.0, can't use it: The NVIDIA driver on your system is too old" in str(
-        error.value
-    )
+    assert "built for CUDA 13.0, can't use it: The NVIDIA driver on your system is too old" in str(error.value)
     assert "set CUDA_VISIBLE_DEVICES=''" in str(error.value)
 
 
