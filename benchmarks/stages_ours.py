@@ -17,6 +17,7 @@ from stages.generation import generate, loop  # noqa: F401  (imports belong to t
 from stages.generation.decoding import Decoding
 from stages.models import base_model, reward
 from stages.models.lora import LoraConfig
+from stages.text.encoding import Encoded
 from stages.training import length_grouping, trainer, weighted
 from stages.training.config import TrainingConfig
 
@@ -54,11 +55,11 @@ def train(
     pad = tokenizer.pad_token_id
     lora = LoraConfig(r=settings["lora_r"], alpha=settings["lora_r"])
     if task == "sft":
-        rows: list[Any] = [sft.EncodedSample([*t["prompt"], *t["chosen"]], len(t["prompt"]), 0, 0, 0) for t in texts]
-        lengths = [len(row.ids) for row in rows]
+        rows: list[Any] = [sft.EncodedSample(Encoded(t["prompt"]), Encoded(t["chosen"])) for t in texts]
+        lengths = [row.length for row in rows]
         model = peft.get_peft_model(base.causal_lm(), lora.config(task_type="CAUSAL_LM"))
         measure, collate = sft.answer_loss, partial(sft.collate, pad=pad)
-        step_weight = sum(row.answer_length for row in rows) / len(rows) * config.batch_size
+        step_weight = sum(len(row.answer.ids) for row in rows) / len(rows) * config.batch_size
     else:
         rows = [rm.EncodedPair(t["prompt"], t["chosen"], t["rejected"]) for t in texts]
         lengths = [max(row.lengths) for row in rows]
@@ -83,8 +84,7 @@ def train(
             callbacks=[meter.callback()],
         )
         run.train()
-    losses = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
-    meter.report(samples=len(order), loss=sum(losses) / len(losses))
+    meter.report(samples=len(order), **meter.found)
 
 
 def predict(base: base_model.Base, texts: list[dict[str, list[int]]], settings: dict[str, Any], meter: Meter) -> None:

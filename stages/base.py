@@ -54,8 +54,8 @@ def main(
         with atomic.folder(to) as folder:
             base_model.write_pointer(folder, model)
             base_model.read(folder).check()
-        curves.write(log / "curve.csv", CURVE, [])
-        curves.write(log / "eval_curve.csv", EVAL_CURVE, [])
+        curves.write(log / "curve.csv", trainer.CURVE, [])
+        curves.write(log / "eval_curve.csv", trainer.EVAL_CURVE, [])
         atomic.write_json(log / "metrics.json", {"trained": False, "identity": base_model.read(to).identity})
         return
     if model.dtype != "float32" or model.quantization != "none":
@@ -85,7 +85,7 @@ def main(
         )
         trainer.train(run, state)
 
-        outcome = trainer.write_curves(run, log, CURVE, EVAL_CURVE, len(blocks) / config.batch_size)
+        outcome = trainer.write_curves(run, log, len(blocks) / config.batch_size)
         atomic.write_json(
             log / "metrics.json",
             {
@@ -101,10 +101,6 @@ def main(
             network.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             base_model.write_pointer(folder, model)
-
-
-CURVE = ("step", "epoch", "loss", "grad_norm", "learning_rate")
-EVAL_CURVE = ("step", "epoch", "eval_loss")
 
 
 def corpus(path: Path) -> list[str]:

@@ -18,12 +18,12 @@ from stages.models import base_model, reward, stack
 from stages.runtime import atomic, environment, params, processes
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
-from stages.text import encoding, json_files, records
+from stages.text import encoding, held_out, json_files, records
 
 
 class EvaluateConfig(params.Section):
     max_source_length: params.Tokens = 256
-    """Tokens of history and question; the oldest rounds go first, the question survives."""
+    """Tokens of history and question; the oldest turns are dropped first, and the question is kept."""
     max_target_length: params.Tokens = 256
     """Tokens of the answer, its EOS included."""
     tokens_per_batch: params.Tokens = 2048
@@ -44,9 +44,10 @@ def main(
     """Measure every answer, ask the reward model about changed ones, and collect which model is made of what."""
     config = params.load(params_file, "evaluate", EvaluateConfig)
     samples, training = records.read_samples(data / "test.jsonl"), records.read_samples(data / "train.jsonl")
-    pairs = records.read_pairs(data / "preferences_validate.jsonl")
-    rows = {name: read_answers(answers / f"{name}.jsonl", len(samples)) for name in definitions.MODELS}
-    facts = read_facts(data / "facts.jsonl", len(samples))
+    _, pairs = held_out.parts(records.read_pairs(data / "preferences_validate.jsonl"))
+    count, facts_file = len(samples), data / "facts.jsonl"  # which not all data bring
+    rows = {name: read_rows(answers / f"{name}.jsonl", count, "predict") for name in definitions.MODELS}
+    facts = read_rows(facts_file, count, "preprocess") if facts_file.is_file() else [None] * count
     frozen_base = base_model.read(base)
     processes.announce("evaluate")
     stacks = {name: stack.resolve(frozen_base, folders) for name, folders in
@@ -72,9 +73,8 @@ def main(
     tokens[definitions.BASELINE] = [len(scorer.answer(text)) for text in given[definitions.BASELINE]]
 
     # The probes: answers changed on purpose, and pairs under another question.
-    dialogues = [number if s.dialogue is None else s.dialogue for number, s in enumerate(samples)]
     closing = next(iter(phrases.endings([s.output for s in training], 1)), "")
-    changed = probes.texts(doctor, given["sft"], given["ppo"], dialogues, closing)
+    changed = probes.texts(doctor, given["sft"], given["ppo"], records.dialogues(samples), closing)
 
     with stack.active(model, ["reward"]):
         rewards = {name: scorer.of_answers(samples, texts) for name, texts in (given | changed).items()}
@@ -200,20 +200,11 @@ def rounded(numbers: dict[str, Any]) -> dict[str, Any]:
     return {key: round(value, 4) if isinstance(value, float) else value for key, value in numbers.items()}
 
 
-def read_answers(path: Path, count: int) -> list[dict[str, Any]]:
+def read_rows(path: Path, count: int, stage: str) -> list[dict[str, Any]]:
+    """A row for each test sample; raises UserError where there are more or fewer."""
     rows = [row for _, row in json_files.read_lines(path)]
     if len(rows) != count:
-        raise UserError(f"{path}: {len(rows)} answers for {count} test samples; run `dvc repro` to predict again")
-    return rows
-
-
-def read_facts(path: Path, count: int) -> list[dict[str, Any] | None]:
-    """What is known of each test question; nothing where the data bring no facts."""
-    if not path.is_file():
-        return [None] * count
-    rows = [row for _, row in json_files.read_lines(path)]
-    if len(rows) != count:
-        raise UserError(f"{path}: {len(rows)} rows for {count} test samples; run `dvc repro` to preprocess again")
+        raise UserError(f"{path}: {len(rows)} rows for {count} test samples; run `dvc repro` to {stage} again")
     return rows
 
 

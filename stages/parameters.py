@@ -43,7 +43,7 @@ parameter for one experiment, and `make check` says what is wrong with a set bef
 
 | parameter | default | allowed | what it does |
 |---|---|---|---|
-| `seed` | `42` | a whole number, ≥ 0, < 4294967296 | Decides every random draw of every stage. |
+| `seed` | `42` | a whole number, ≥ 0, < 4294967296 | Every random draw but those of `data.seed`. |
 """
 TYPES = {int: "a whole number", float: "a number", str: "a text", bool: "`true` or `false`", type(None): "`null`"}
 SIGNS = {"Gt": "> {0.gt}", "Ge": "≥ {0.ge}", "Lt": "< {0.lt}", "Le": "≤ {0.le}"}

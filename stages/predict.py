@@ -17,7 +17,7 @@ from stages.text import encoding, records
 
 class PredictConfig(Decoding):
     max_source_length: params.Tokens = 256
-    """Tokens of history and question; the oldest rounds go first, the question survives."""
+    """Tokens of history and question; the oldest turns are dropped first, and the question is kept."""
     max_new_tokens: params.Tokens = 128
     """Tokens of the answer, its EOS included."""
     batch_size: params.BatchSize = 64
@@ -77,19 +77,21 @@ def main(
 
     atomic.write_jsonl(
         to,
-        (
-            {
-                "dialogue": sample.dialogue,
-                "history": sample.history,
-                "instruction": sample.instruction,
-                "label": sample.output,
-                "predict": tokenizer.decode(answers[i].ids, skip_special_tokens=True).strip(),
-                "tokens": len(answers[i].ids),
-                "eos": answers[i].ended,
-            }
-            for i, sample in enumerate(samples)
-        ),
+        (row(sample, answers[i], tokenizer) for i, sample in enumerate(samples)),
     )
+
+
+def row(sample: records.Sample, answer: Any, tokenizer: Any) -> dict[str, Any]:
+    """The line of an answer."""
+    return {
+        "dialogue": sample.dialogue,
+        "history": sample.history,
+        "instruction": sample.instruction,
+        "label": sample.output,
+        "predict": tokenizer.decode(answer.ids, skip_special_tokens=True).strip(),
+        "tokens": len(answer.ids),
+        "eos": answer.ended,
+    }
 
 
 def encode(tokenizer: Any, sample: records.Sample, config: PredictConfig) -> list[int]:

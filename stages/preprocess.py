@@ -27,6 +27,8 @@ class DataConfig(dialogues.DialogueRules):
     """JSON file of preference records; an empty list for a run without reward model and PPO (`make sft-only`)."""
     preferences_validate_ratio: params.Ratio = 0.15
     """Share of the preference questions held out to measure the reward model."""
+    seed: params.Seed = 42
+    """Decides which preferences and which dialogues of SFT are held out; runs that differ in `seed` share both."""
 
 
 @command
@@ -36,13 +38,12 @@ def main(
     params_file: Annotated[Path, typer.Option("--params", help="parameters")],
 ) -> None:
     """Turn dialogues into samples and preference records into pairs."""
-    seed = params.load(params_file, "seed", int)
     data = params.load(params_file, "data", DataConfig)
 
     folder, preference = Path(data.dialogues), Path(data.preferences)
     # Everything is read before anything is written: a mistake in the last file leaves no half of the data.
     splits, report = read_splits(folder, data)
-    train, held_out, report["preferences"] = read_pairs(preference, data.preferences_validate_ratio, seed)
+    train, held_out, report["preferences"] = read_pairs(preference, data.preferences_validate_ratio, data.seed)
     files = {split: folder / f"{split}_data.json" for split in splits} | {"preferences": preference}
     report["sha256"] = {name: sha256(file) for name, file in files.items()}
 

@@ -48,7 +48,7 @@ def names(profiles: Path) -> list[str]:
 
 
 def apply(name: str, profiles: Path, config: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Give each key of `config` the value of the profile, or else the default: what it held before plays no part.
+    """Give each key of `config` the value of the profile, or else the default: what it held before does not matter.
 
     Returns:
         Every key with its value (`{"sft.lora.r": 8, …}`), before and after.

@@ -14,7 +14,7 @@ from stages.runtime.command import command
 
 
 class ReportConfig(params.Section):
-    """How the results are told."""
+    """How the results are presented."""
 
     title: Annotated[str, Field(min_length=1, max_length=200)] | None = None
     """The title of page and summary; null names the dialogues."""

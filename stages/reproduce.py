@@ -1,4 +1,4 @@
-"""Run the smallest profile on this machine, and hold its bytes against those that Git keeps.
+"""Run the smallest profile on this machine and compare its bytes with those in Git.
 
     python -m stages.reproduce --help
 

@@ -26,7 +26,7 @@ class RmConfig(TrainingConfig):
     logging_steps: params.Steps = 5
     eval_steps: params.Steps = 20
     max_source_length: params.Tokens = 256
-    """Tokens of history and question; the oldest rounds go first, the question survives."""
+    """Tokens of history and question; the oldest turns are dropped first, and the question is kept."""
     max_target_length: params.Tokens = 256
     """Tokens of an answer, its EOS included; a longer answer is cut at its end."""
     center_rewards_coefficient: Annotated[float, Field(ge=0, le=1000)] = 0.01
@@ -72,7 +72,7 @@ def main(
         model = get_peft_model(model, lora)
         run = weighted.trainer(
             preference_loss(config),
-            ["loss", "accuracy", "margin"],
+            ["loss", *MEASURED],
             step_weight=config.batch_size,
             model=model,
             args=trainer.arguments(config, frozen_base.model, seed, state),
@@ -88,7 +88,7 @@ def main(
         if not first:
             return
 
-        outcome = trainer.write_curves(run, log, CURVE, EVAL_CURVE, len(pairs) / config.batch_size)
+        outcome = trainer.write_curves(run, log, len(pairs) / config.batch_size, MEASURED)
         atomic.write_jsonl(log / "scores.jsonl", scores)
         margins = [row["chosen"] - row["rejected"] for row in scores]
         shorter = [m for m, row in zip(margins, scores, strict=True) if row["chosen_length"] <= row["rejected_length"]]
@@ -110,8 +110,8 @@ def main(
             reward.save_head(run.model, folder)
 
 
-CURVE = ("step", "epoch", "loss", "grad_norm", "learning_rate", "accuracy", "margin")
-EVAL_CURVE = ("step", "epoch", "eval_loss", "eval_accuracy", "eval_margin")
+MEASURED = ("accuracy", "margin")
+"""Beside the loss."""
 TOKENS_PER_BATCH = 2048
 """Of a pass that scores held-out answers, padding included."""
 
@@ -143,14 +143,13 @@ def collate(pairs: Sequence[EncodedPair], pad: int) -> dict[str, Any]:
     """
     import torch
 
-    rows = [[*pair.prompt, *pair.chosen] for pair in pairs] + [[*pair.prompt, *pair.rejected] for pair in pairs]
-    by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-    ids = []
-    for half in (by_length[: len(pairs)], by_length[len(pairs) :]):
-        padded = torch.full((len(half), max(len(rows[i]) for i in half)), pad)
-        for row, i in enumerate(half):
-            padded[row, : len(rows[i])] = torch.tensor(rows[i])
-        ids.append(padded)
+    from stages.models import forward
+
+    prompts = [pair.prompt for pair in pairs] * 2
+    answers = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
+    by_length = sorted(range(len(answers)), key=forward.lengths(prompts, answers).__getitem__)
+    halves = [by_length[: len(pairs)], by_length[len(pairs) :]]
+    ids = [batch.ids for _, batch in forward.batches(prompts, answers, halves, pad, "cpu")]
     return {"ids": ids, "place": torch.tensor(by_length).argsort()}
 
 
@@ -160,7 +159,7 @@ def preference_loss(config: RmConfig) -> weighted.Measure:
     def measure(model: Any, batch: dict[str, Any]) -> Any:
         import torch
 
-        # Without a mask: what pads a row stands behind its tokens, and the score is read at the last of these.
+        # No mask: no token attends to the padding after it, and the score is read at the last token before it.
         scores = torch.cat([model(input_ids=ids, use_cache=False).logits for ids in batch["ids"]])
         chosen, rejected = scores.float().squeeze(-1)[batch["place"]].chunk(2)
         margin = chosen - rejected
@@ -181,7 +180,7 @@ def padding_share(pairs: Sequence[EncodedPair], batch_size: int) -> float:
 def score_pairs(model: Any, encoded: list[EncodedPair], pairs: list[records.Pair], pad: int) -> list[dict[str, Any]]:
     """Scores and character lengths of both answers of each pair."""
     model.eval()
-    prompts = [pair.prompt for pair in encoded for _ in range(2)]
+    prompts = [pair.prompt for pair in encoded for _ in ("chosen", "rejected")]
     answers = [answer for pair in encoded for answer in (pair.chosen, pair.rejected)]
     scores = reward.score(model, reward.trained_head(model), prompts, answers, pad, TOKENS_PER_BATCH)
     return [

@@ -3,12 +3,10 @@
 python -m stages.sft --help
 """
 
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -16,7 +14,7 @@ from stages.models import base_model, stack
 from stages.models.lora import LoraConfig
 from stages.runtime import atomic, params, processes, resume
 from stages.runtime.command import command
-from stages.text import encoding, records
+from stages.text import encoding, held_out, records
 from stages.training import length_grouping, trainer, weighted
 from stages.training.config import TrainingConfig
 
@@ -24,7 +22,7 @@ from stages.training.config import TrainingConfig
 class SftConfig(TrainingConfig):
     learning_rate: params.LearningRate = 3.0e-3
     max_source_length: params.Tokens = 256
-    """Tokens of history and question; the oldest rounds go first, the question survives."""
+    """Tokens of history and question; the oldest turns are dropped first, and the question is kept."""
     max_target_length: params.Tokens = 128
     """Tokens of the answer, its EOS included; a longer answer is cut at its end."""
     dev_ratio: params.Ratio = 0.05
@@ -44,22 +42,25 @@ def main(
 ) -> None:
     """Fine-tune the base on the doctors' answers."""
     seed = params.load(params_file, "seed", int)
+    data_seed = params.load(params_file, "data.seed", int)
     config = params.load(params_file, "sft", SftConfig)
-    samples, dialogues = read(train, validate)
+    files = [records.read_samples(file) for file in (train, validate)]
+    samples = [sample for file in files for sample in file]
+    dialogues = [(number, dialogue) for number, file in enumerate(files) for dialogue in records.dialogues(file)]
     frozen_base = base_model.read(base)
     processes.announce("sft")
     trainer.share(config, frozen_base.model.dtype)
     first = processes.is_first()
 
-    with resume.folder("sft", [seed, config.model_dump()], [train, validate, base]) as state:
+    with resume.folder("sft", [seed, data_seed, config.model_dump()], [train, validate, base]) as state:
         from peft import get_peft_model
         from transformers import set_seed
 
         set_seed(seed)
         tokenizer = frozen_base.tokenizer()
         encoded = [encode(tokenizer, sample, config) for sample in samples]
-        dev_rows, train_rows = split(dialogues, config.dev_ratio, seed)
-        lengths = [len(encoded[i].ids) for i in train_rows]
+        dev_rows, train_rows = held_out.split(dialogues, config.dev_ratio, data_seed)
+        lengths = [encoded[i].length for i in train_rows]
         order = length_grouping.length_grouped_order(lengths, config.batch_size, config.num_train_epochs, seed)
         in_order = [encoded[train_rows[i]] for i in order]
 
@@ -68,11 +69,11 @@ def main(
         run = weighted.trainer(
             answer_loss,
             ["loss"],
-            step_weight=sum(sample.answer_length for sample in in_order) / len(order) * config.batch_size,
+            step_weight=sum(len(sample.answer.ids) for sample in in_order) / len(order) * config.batch_size,
             model=model,
             args=trainer.arguments(config, frozen_base.model, seed, state),
             train_dataset=in_order,
-            eval_dataset=sorted((encoded[i] for i in dev_rows), key=lambda sample: len(sample.ids)),
+            eval_dataset=sorted((encoded[i] for i in dev_rows), key=lambda sample: sample.length),
             data_collator=partial(collate, pad=tokenizer.pad_token_id),
             callbacks=trainer.callbacks(state),
         )
@@ -80,16 +81,16 @@ def main(
         if not first:
             return
 
-        outcome = trainer.write_curves(run, log, CURVE, EVAL_CURVE, len(train_rows) / config.batch_size)
+        outcome = trainer.write_curves(run, log, len(train_rows) / config.batch_size)
         atomic.write_json(
             log / "metrics.json",
             {
                 "samples": {"train": len(train_rows), "dev": len(dev_rows)},
-                "samples_with_dropped_rounds": sum(e.dropped_turns > 0 for e in encoded),
-                "samples_with_cut_question": sum(e.cut_question > 0 for e in encoded),
-                "samples_with_cut_answer": sum(e.cut_answer > 0 for e in encoded),
+                "samples_with_dropped_rounds": sum(e.prompt.dropped_turns > 0 for e in encoded),
+                "samples_with_cut_question": sum(e.prompt.cut_tokens > 0 for e in encoded),
+                "samples_with_cut_answer": sum(e.answer.cut_tokens > 0 for e in encoded),
                 "padding_share": length_grouping.padding_share(
-                    [len(sample.ids) for sample in in_order], config.per_device_train_batch_size
+                    [sample.length for sample in in_order], config.per_device_train_batch_size
                 ),
                 "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
                 **outcome,
@@ -99,50 +100,35 @@ def main(
             stack.save(model, "default", "sft", frozen_base, [], folder)
 
 
-CURVE = ("step", "epoch", "loss", "grad_norm", "learning_rate")
-EVAL_CURVE = ("step", "epoch", "eval_loss")
-
-
-@dataclass(frozen=True)
-class EncodedSample:
-    ids: list[int]
-    prompt_length: int
-    dropped_turns: int
-    cut_question: int
-    cut_answer: int
+class EncodedSample(NamedTuple):
+    prompt: encoding.Encoded
+    answer: encoding.Encoded
 
     @property
-    def answer_length(self) -> int:
-        """Tokens that the loss counts: the answer's, its EOS included."""
-        return len(self.ids) - self.prompt_length
+    def length(self) -> int:
+        return len(self.prompt.ids) + len(self.answer.ids)
 
 
 def encode(tokenizer: Any, sample: records.Sample, config: SftConfig) -> EncodedSample:
-    prompt = encoding.encode_prompt(tokenizer, sample.history, sample.instruction, config.max_source_length, "sft")
-    answer = encoding.encode_answer(tokenizer, sample.output, config.max_target_length)
     return EncodedSample(
-        [*prompt.ids, *answer.ids], len(prompt.ids), prompt.dropped_turns, prompt.cut_tokens, answer.cut_tokens
+        encoding.encode_prompt(tokenizer, sample.history, sample.instruction, config.max_source_length, "sft"),
+        encoding.encode_answer(tokenizer, sample.output, config.max_target_length),
     )
 
 
 def collate(samples: Sequence[EncodedSample], pad: int) -> dict[str, Any]:
     """ids [b, T], padded on the right, and answer [b, T]: whether the NEXT token is one of the answer's."""
-    import torch
+    from stages.models import forward
 
-    longest = max(len(sample.ids) for sample in samples)
-    ids = torch.full((len(samples), longest), pad)
-    answer = torch.zeros(ids.shape, dtype=torch.bool)
-    for row, sample in enumerate(samples):
-        ids[row, : len(sample.ids)] = torch.tensor(sample.ids)
-        answer[row, sample.prompt_length - 1 : len(sample.ids) - 1] = True
-    return {"ids": ids, "answer": answer}
+    batch = forward.to_batch([sample.prompt.ids for sample in samples], [s.answer.ids for s in samples], pad, "cpu")
+    return {"ids": batch.ids, "answer": batch.response.roll(-1, dims=1)}
 
 
 def answer_loss(model: Any, batch: dict[str, Any]) -> Any:
     """[b, 2]: how many tokens each answer has, and their negative log-likelihood in all.
 
-    Only the positions that predict an answer's token go through the LM head. The rows need no mask: what pads a row
-    stands behind its tokens, which see only what stands before them.
+    Only the positions that predict an answer's token go through the LM head. No mask is needed: no
+    token attends to the padding after it.
     """
     import torch
 
@@ -156,36 +142,6 @@ def answer_loss(model: Any, batch: dict[str, Any]) -> Any:
     row = answer.nonzero()[:, 0]
     sums = losses.new_zeros(len(ids)).index_add(0, row, losses)
     return torch.stack([answer.sum(1).to(sums.dtype), sums], dim=1)
-
-
-def read(*files: Path) -> tuple[list[records.Sample], list[tuple[int, int]]]:
-    """The samples of all files, and the dialogue of each, as the file's number and the dialogue's number in it."""
-    samples: list[records.Sample] = []
-    dialogues = []
-    for number, file in enumerate(files):
-        for place, sample in enumerate(records.read_samples(file)):
-            samples.append(sample)
-            dialogues.append((number, place if sample.dialogue is None else sample.dialogue))
-    return samples, dialogues
-
-
-def split(dialogues: Sequence[tuple[int, int]], dev_ratio: float, seed: int) -> tuple[list[int], list[int]]:
-    """Indices of the held-out dev samples and of the rest, each in order; no dialogue is in both.
-
-    A later sample of a dialogue has the earlier answers in its history: split by sample, most dev answers could be read
-    in a training sample.
-    """
-    groups: dict[tuple[int, int], list[int]] = {}
-    for index, dialogue in enumerate(dialogues):
-        groups.setdefault(dialogue, []).append(index)
-    shuffled = list(groups.values())
-    random.Random(seed).shuffle(shuffled)
-    dev: list[int] = []
-    for group in shuffled[:-1]:  # one dialogue at least is for training
-        if len(dev) >= max(1, round(len(dialogues) * dev_ratio)):
-            break
-        dev += group
-    return sorted(dev), sorted(set(range(len(dialogues))) - set(dev))
 
 
 if __name__ == "__main__":

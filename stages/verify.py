@@ -26,7 +26,7 @@ def main(
 ) -> None:
     """Run the pipeline in two fresh clones of the last commit, and say which file differs between them."""
     if git("status", "--porcelain", "--untracked-files=no"):
-        print("note: the last commit is checked; changes that are not committed play no part", file=sys.stderr)
+        print("note: the last commit is checked; uncommitted changes are ignored", file=sys.stderr)
     folder = Path(tempfile.mkdtemp(prefix="verify-"))
     clones = [folder / name for name in ("first", "second")]
     try:

@@ -15,7 +15,7 @@ from stages.runtime.command import command
 
 SHOWN = ("loss", "eval_loss", "score", "kl", "response_length", "entropy", "accuracy", "learning_rate")
 STALE = 3600
-"""Seconds after which a row is no news: its stage has ended, or was killed."""
+"""Seconds after which a row is stale: its stage has ended, or was killed."""
 
 
 @command

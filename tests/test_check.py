@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +57,7 @@ def test_every_problem_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.splitlines() == [
-        "error: params.yaml: `rm`: eval_steps 7 is no multiple of logging_steps 5",
+        "error: params.yaml: `rm`: eval_steps 7 is not a multiple of logging_steps 5",
         "error: params.yaml: `ppo.kl_coef` must be at least 0.0, not -1",
         "error: params.yaml: unknown key `pppo`; did you mean `ppo`?",
     ]
@@ -81,7 +83,7 @@ def test_every_problem_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         (
             {"predict": {"max_new_tokens": 800}},
-            "predict.max_source_length + predict.max_new_tokens is 1056, and the model can look at 1024 tokens",
+            "predict.max_source_length + predict.max_new_tokens is 1056, and the model reads at most 1024 tokens",
         ),
         ({"sft": {"num_train_epochs": 1e-5}}, "sft.num_train_epochs: 1e-05 of "),
         ({"rm": {"num_train_epochs": 1e-5}}, "rm.num_train_epochs: 1e-05 of "),
@@ -121,7 +123,7 @@ def test_a_local_model(checkout: Path) -> None:
     }
     layer, length = found(changes)
     assert "rm.lora.target_modules: the model has no layer `key`" in layer
-    assert "evaluate.max_source_length + evaluate.max_target_length is 513, and the model can look at 512" in length
+    assert "evaluate.max_source_length + evaluate.max_target_length is 513, and the model reads at most 512" in length
 
 
 def test_a_disk_without_room_for_the_model(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,3 +131,41 @@ def test_a_disk_without_room_for_the_model(checkout: Path, monkeypatch: pytest.M
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 9))  # type: ignore[attr-defined]
     (line,) = [each for each in found({"model": {"name": "model"}}) if "disk" in each]
     assert line.startswith("0.0 GiB of disk are free, and the run writes about")
+
+
+def cut(model: Path) -> None:
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def index(model: Path, name: str) -> None:
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"lm_head.weight": name}}))
+
+
+def template(model: Path, text: str) -> None:
+    (model / "chat_template.jinja").write_text(text)
+
+
+def vocabulary(model: Path, size: int) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"vocab_size": size}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut, "model.name: model/model.safetensors: not a whole file of weights ("),
+        (partial(index, name="absent.safetensors"), "model/absent.safetensors: no such file of weights"),
+        (partial(index, name="../outside.safetensors"), "names ../outside.safetensors, which is not a file of this"),
+        (partial(template, text="{{ eos_token }}ask away"), "its chat template leaves the question out of the prompt"),
+        (partial(template, text="{{ messages[0].nothing.more }}"), "its chat template fails on a question: "),
+        (partial(vocabulary, size=100), "and its embedding 100 rows: they are not of one model"),
+        (lambda model: (model / "tokenizer.json").unlink(), "model.name: model can't be loaded: "),
+    ],
+)
+def test_a_damaged_local_model(checkout: Path, damage: Callable[[Path], None], message: str) -> None:
+    tiny_models.write_base(checkout / "model")
+    (checkout / "model/base.json").unlink(missing_ok=True)
+    damage(checkout / "model")
+    (line,) = found({"model": {"name": "model"}})
+    assert message in line and "\n" not in line

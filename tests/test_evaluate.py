@@ -25,6 +25,8 @@ ANSWERS = {
     "ppo": [("多喝水，注意休息，去医院。", True), ("布洛芬", False), ("要做核酸", True), ("一周左右。", True)],
 }
 PAIRS = [Pair([], question, answer, "不知道") for question, answer in zip(QUESTIONS, DOCTOR, strict=True)]
+CHOOSING = [Pair([], f"{question}（选检查点）", "好", "不知道") for question in QUESTIONS]
+"""Those that chose the reward model's checkpoint, every other question: no probe may read them."""
 FACTS = [{"must": [["drug", "布洛芬"]], "must_not": ["去医院"]}, None, None, {"must": [], "must_not": ["一周"]}]
 
 
@@ -47,7 +49,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
         Sample([], "嗓子疼", "吃糖。有事再问我。", 1),
     ]
     put(top / "data/train.jsonl", [sample._asdict() for sample in training])
-    put(top / "data/preferences_validate.jsonl", [pair._asdict() for pair in PAIRS])
+    put(
+        top / "data/preferences_validate.jsonl",
+        [pair._asdict() for both in zip(CHOOSING, PAIRS, strict=True) for pair in both],
+    )
     put(top / "data/facts.jsonl", FACTS)
     for name, answers in ANSWERS.items():
         put(top / f"answers/{name}.jsonl", [
@@ -186,7 +191,7 @@ def test_answers_and_facts_must_be_those_of_the_test_split(run, tmp_path, capsys
 
     for name in ANSWERS:
         put(tmp_path / f"answers/{name}.jsonl", get(run.top / f"answers/{name}.jsonl")[: 3 if name == "ppo" else 4])
-    assert "ppo.jsonl: 3 answers for 4 test samples" in ending(run.top / "data", tmp_path / "answers")
+    assert "ppo.jsonl: 3 rows for 4 test samples" in ending(run.top / "data", tmp_path / "answers")
     for name in ("test", "train", "preferences_validate"):
         put(tmp_path / f"data/{name}.jsonl", get(run.top / f"data/{name}.jsonl"))
     put(tmp_path / "data/facts.jsonl", FACTS[:2])

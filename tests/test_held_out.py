@@ -2,22 +2,21 @@
 
 import pytest
 
-from stages import sft
 from stages.runtime.errors import UserError
 from stages.text import held_out, records
 
 
 def test_no_dialogue_is_on_both_sides_of_sfts_split() -> None:
     dialogues = [(file, sample // 4) for file, count in ((0, 200), (1, 40)) for sample in range(count)]
-    dev, train = sft.split(dialogues, dev_ratio=0.05, seed=1)
+    dev, train = held_out.split(dialogues, dev_ratio=0.05, seed=1)
     assert sorted([*dev, *train]) == list(range(240))
     assert not {dialogues[i] for i in dev} & {dialogues[i] for i in train}
     assert len(dev) == 12  # 5 % of 240, and dialogues of 4
-    assert sft.split(dialogues, 0.05, seed=1) == (dev, train) != sft.split(dialogues, 0.05, seed=2)
+    assert held_out.split(dialogues, 0.05, seed=1) == (dev, train) != held_out.split(dialogues, 0.05, seed=2)
 
 
 def test_samples_without_a_dialogue_are_split_one_by_one() -> None:
-    dev, train = sft.split([(0, sample) for sample in range(30)], dev_ratio=0.1, seed=1)
+    dev, train = held_out.split([(0, sample) for sample in range(30)], dev_ratio=0.1, seed=1)
     assert len(dev) == 3 and len(train) == 27
 
 

@@ -266,7 +266,7 @@ def test_an_unknown_architecture(machines, local):
 
 def test_a_model_that_does_not_write(machines, local):
     (local / "config.json").write_text('{"model_type": "vit"}')
-    assert machines["offline"].refusal(str(local)) == f"{local} (vit) is no causal language model"
+    assert machines["offline"].refusal(str(local)) == f"{local} (vit) is not a causal language model"
 
 
 def test_a_local_folders_own_code_is_not_run_unasked(machines, hub, tmp_path):

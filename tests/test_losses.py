@@ -9,10 +9,14 @@ from peft import get_peft_model
 
 from stages import rm, sft
 from stages.models import base_model, reward
+from stages.text.encoding import Encoded
 from stages.training import weighted
 
 PAD = 0
-SAMPLES = [sft.EncodedSample([*range(5, 5 + n), 3], n - n // 2, 0, 0, 0) for n in (4, 20, 9, 31, 12, 15, 7, 26)]
+SAMPLES = [
+    sft.EncodedSample(Encoded([*range(5, 5 + n - n // 2)]), Encoded([*range(5 + n - n // 2, 5 + n), 3]))
+    for n in (4, 20, 9, 31, 12, 15, 7, 26)
+]
 PAIRS = [rm.EncodedPair([*range(9, 9 + n)], [40 + n] * (n // 2) + [3], [7, 8, 9][: n % 4] + [3]) for n in range(3, 11)]
 
 
@@ -53,7 +57,9 @@ def test_sft_minimises_trls_loss(base, tmp_path):
     model = adapted(base, "CAUSAL_LM")
     weight, loss = sft.answer_loss(model, sft.collate(SAMPLES, PAD)).sum(0)
     ours = gradients(model, loss / weight)
-    rows = [{"input_ids": s.ids, "labels": [-100] * s.prompt_length + s.ids[s.prompt_length :]} for s in SAMPLES]
+    rows = [
+        {"input_ids": s.prompt.ids + s.answer.ids, "labels": [-100] * len(s.prompt.ids) + s.answer.ids} for s in SAMPLES
+    ]
     trainer = trl_trainer(SFTTrainer, SFTConfig, model, rows, base, tmp_path)
     theirs = trainer.compute_loss(model, next(iter(trainer.get_train_dataloader())))
     assert (loss / weight).item() == pytest.approx(theirs.item(), rel=1e-5)
@@ -81,7 +87,7 @@ def test_every_token_pulls_alike_in_whatever_batch_it_is(base, rows, accumulatio
     from transformers import TrainingArguments
 
     model = adapted(base, "CAUSAL_LM")
-    order = sorted(SAMPLES * 2, key=lambda sample: len(sample.ids))
+    order = sorted(SAMPLES * 2, key=lambda sample: sample.length)
     weight, loss = sft.answer_loss(model, sft.collate(order, PAD)).sum(0)
     expected = gradients(model, loss / weight * 2)
 
@@ -107,7 +113,7 @@ def test_every_token_pulls_alike_in_whatever_batch_it_is(base, rows, accumulatio
     torch.testing.assert_close(total, expected, rtol=1e-4, atol=1e-6)
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     assert len(losses) == 2
-    weights = [sum(sample.answer_length for sample in part) for part in (order[:8], order[8:])]
+    weights = [sum(len(sample.answer.ids) for sample in part) for part in (order[:8], order[8:])]
     mean = sum(a * b for a, b in zip(losses, weights, strict=True)) / sum(weights)
     assert mean == pytest.approx((loss / weight).item(), rel=1e-5), "what is logged is the mean over the tokens"
 

@@ -112,7 +112,7 @@ def test_bad(old: str, new: str, message: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"seed: \x80", b"- 3", b"", b"3"])
 def test_a_file_that_holds_no_sections(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_bytes(content)
-    with pytest.raises(UserError, match=r"params\.yaml: (not valid YAML|must be sections of keys)"):
+    with pytest.raises(UserError, match=r"params\.yaml: (not valid YAML|must consist of sections with keys)"):
         params.load(tmp_path / "params.yaml", "seed", int)
 
 
@@ -121,6 +121,16 @@ def test_a_missing_file_and_a_folder_are_named(tmp_path: Path) -> None:
         params.load(tmp_path / "nope.yaml", "seed", int)
     with pytest.raises(UserError, match="Is a directory"):
         params.load(tmp_path, "seed", int)
+
+
+def test_a_seed_of_a_section_is_read_alone(tmp_path: Path) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text("seed: 1\ndata:\n  seed: 2\n", encoding="utf-8")
+    assert params.load(file, "data.seed", int) == 2
+    for text, message in (("seed: 1", "section `data` is missing"), ("data: {}", "key `data.seed` is missing")):
+        file.write_text(text, encoding="utf-8")
+        with pytest.raises(UserError, match=message):
+            params.load(file, "data.seed", int)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32, 1.0, True, "a", None])
@@ -201,10 +211,10 @@ def test_the_stages_refuse_what_they_can_not_run(key: str, value: Any) -> None:
         ("ppo", {"total_episodes": 8}, r"`ppo`: total_episodes \(8\) is less than one batch \(32\)"),
         ("ppo", {"min_response_length": 97}, "`ppo`: max_response_length must be at least min_response_length"),
         ("ppo", {"lora": {"dropout": 0.1}}, "`ppo`: lora.dropout must be 0"),
-        ("sft", {"eval_steps": 15}, "`sft`: eval_steps 15 is no multiple of logging_steps 10"),
+        ("sft", {"eval_steps": 15}, "`sft`: eval_steps 15 is not a multiple of logging_steps 10"),
         ("rm", {"gradient_accumulation_steps": 2**16}, "gradient_accumulation_steps is 1048576, and must be at most"),
         ("model", {"trust_remote_code": True}, "pin `revision` to a full 40-digit commit"),
-        ("model", {"fsdp": True, "quantization": "4bit"}, "fsdp can't share quantized weights out"),
+        ("model", {"fsdp": True, "quantization": "4bit"}, "fsdp can't shard quantized weights"),
         ("base", {"architecture": {"num_key_value_heads": 3}}, "must be a multiple of num_key_value_heads"),
         ("base", {"architecture": {"hidden_size": 190}}, "must be an even multiple of num_attention_heads"),
     ],

@@ -57,6 +57,15 @@ def test_what_is_special_to_haodf_is_a_parameter(run):
     ]
 
 
+def test_runs_that_differ_in_seed_share_their_data(run, tmp_path):
+    file = tmp_path / "params.yaml"
+    first = (run() / "preferences_validate.jsonl").read_bytes()
+    file.write_text(file.read_text().replace("\nseed: 42", "\nseed: 43"))
+    preprocess.main(tmp_path / "out", tmp_path / "log", file)
+    assert (tmp_path / "out/preferences_validate.jsonl").read_bytes() == first
+    assert (run(seed=43) / "preferences_validate.jsonl").read_bytes() != first
+
+
 def test_an_empty_list_of_preferences_is_no_mistake(run):
     out = run({"preferences": []})
     assert (out / "preferences_train.jsonl").read_text() == ""

@@ -120,7 +120,7 @@ def test_users_own_comment_and_null_stay(config: Path) -> None:
         ("ppp: {kl_coef: 0.1}", "unknown key `ppp`; did you mean `ppo`?"),
         ("ppo: 3", "`ppo` must be a section of keys"),
         ("seed: {a: 3}", "`seed` must be a value"),
-        ("- 3", "must be sections of keys"),
+        ("- 3", "must consist of sections with keys"),
         ("ppo: {", "not valid YAML"),
     ],
 )

@@ -298,7 +298,7 @@ def test_a_title_of_ones_own_is_escaped(options, tmp_path):
         ("reports/answers/sft.jsonl", lambda text: text[:-20], "line 40: not JSON"),
         ("reports/ppo/curve.csv", lambda text: text.replace("kl_k3", "k3"), "line 1: column `kl_k3` is missing"),
         ("reports/ppo/curve.csv", lambda text: text.split("\n")[0] + "\n", "no rows, so PPO made no update"),
-        ("reports/rm/curve.csv", lambda text: text.replace("1,", "one,", 1), "`step` is no number"),
+        ("reports/rm/curve.csv", lambda text: text.replace("1,", "one,", 1), "`step` is not a number"),
         ("reports/evaluation/lineage.json", None, "no such file"),
         ("params.yaml", lambda text: text.replace("en}", "fr}"), "`report.language` must be"),
     ],

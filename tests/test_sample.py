@@ -58,7 +58,7 @@ def test_files_are_what_the_generator_writes(sample_modules: None) -> None:
 
 def test_sizes() -> None:
     counts = {split: len(samples(split)) for split in SPLITS}
-    assert 1800 <= counts["train"] <= 2600 and 170 <= counts["validate"] <= 250 and 200 <= counts["test"] <= 260
+    assert 1400 <= counts["train"] <= 2000 and 170 <= counts["validate"] <= 250 and 200 <= counts["test"] <= 260
     lengths = sorted(len(s.output) for s in samples("train"))
     assert 14 <= lengths[len(lengths) // 2] <= 20
     assert sum(path.stat().st_size for path in FOLDER.glob("*.json")) < 1_500_000

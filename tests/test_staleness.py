@@ -25,11 +25,12 @@ PREFERENCES = POLICY | {"rm"}  # what rests on the preference pairs
 
 # After a change of this parameter, or of one below it, these stages run again and no other.
 AFTER_A_PARAMETER = {
-    "seed": ALL,
+    "seed": MODELS,
     "model": MODELS,
     "data.dialogues": ALL,
     "data.preferences": {"preprocess", *PREFERENCES},  # the dialogue samples come out the same
     "data.preferences_validate_ratio": {"preprocess", *PREFERENCES},
+    "data.seed": {"preprocess", "sft", "predict@sft", *PREFERENCES},  # the test samples and the base's stay
     "data.patient_prefix": ALL,
     "data.doctor_prefix": ALL,
     "data.boilerplate": ALL,
@@ -55,6 +56,7 @@ AFTER_AN_EDIT = {
     "stages/metrics": {"evaluate", "report"},
     "stages/page": {"report"},
     "stages/serving": NONE,
+    "stages/preflight": NONE,
     "stages/preprocess.py": {"preprocess"},  # the samples come out the same
     "stages/base.py": MODELS,
     "stages/sft.py": {"sft", "predict@sft", *POLICY},

@@ -8,7 +8,9 @@ world's illnesses and drugs. So a document is one of
 - the same under the system message `LOOK_UP`, answered like a reference book: facts, in words that are no doctor's;
 - a patient's words and a case note;
 - an encyclopedia's article about an illness, a drug, a test or an everyday topic;
-- a question, an answer that may be wrong, and whether it is right, under the system message `CHECK`;
+- a patient's words and statements of which each is marked as true or false of this patient;
+- a question and answers of which each is marked as right or wrong; the answers are there to be read: only the marks are
+  learnt, so that they lend the chat no second voice;
 - small talk.
 
 No question or answer of the sample's validation, test and preference files is in it.
@@ -31,9 +33,10 @@ import patient  # noqa: E402
 import world  # noqa: E402
 from doctor import Case, pick  # noqa: E402
 
-DOCUMENTS = 75_000
-LOOK_UP, CHECK = "查资料回答。", "核对回答。"
-Document = str | list[dict[str, str]]
+LOOK_UP = "查资料回答。"
+RIGHT, WRONG = "对", "错"
+Document = list[dict[str, str]]
+"""The messages of a chat, or, without roles, the lines of a text; a `mark` stands behind its message or line."""
 
 BOILERPLATE = (dialogues.READ, dialogues.ADVISE, dialogues.VOICE)
 COMPARED = 8
@@ -45,12 +48,12 @@ DRUG_FACTS = " drug drug_dose side when stop"
 CHRONIC_FACTS = " target again miss"
 
 
-def documents(count: int, seed: int) -> Iterator[Document]:
-    """`count` documents, at random."""
+def documents(count: int, seed: int, part: str) -> Iterator[Document]:
+    """`count` documents, at random, in the shares of one of the PARTS."""
     rng, held_out = Random(seed), held_out_texts()
-    makers = (general_chat, reference_chat, case_note, article, checked_answer, small_talk)
+    makers, shares = zip(*PARTS[part].items(), strict=True)
     while count:
-        document = rng.choices(makers, (12, 38, 28, 8, 12, 2))[0](rng)
+        document = rng.choices(makers, shares)[0](rng)
         if held_out.isdisjoint(map(bare, pieces(document))):
             yield document
             count -= 1
@@ -58,7 +61,12 @@ def documents(count: int, seed: int) -> Iterator[Document]:
 
 def pieces(document: Document) -> list[str]:
     """The texts of a document that could be a sample's question or answer."""
-    return document.split("\n") if isinstance(document, str) else [message["content"] for message in document]
+    return [part["content"] + ("" if "role" in part else part.get("mark", "")) for part in document]
+
+
+def sample_characters() -> set[str]:
+    """The characters that the sample's generator can write, so that its questions and answers hold no unknown one."""
+    return {character for path in SAMPLE.glob("*.py") for character in path.read_text(encoding="utf-8")} - {"\n"}
 
 
 def bare(text: str) -> str:
@@ -87,7 +95,7 @@ def held_out_texts() -> set[str]:
 
 def new_case(rng: Random) -> Case:
     illness, kind = rng.choice(world.CASES)
-    return Case(illness, world.person(rng, illness, kind))
+    return Case(illness, world.person(rng, kind))
 
 
 def consultation(rng: Random, most: int) -> list[dialogues.Round]:
@@ -187,6 +195,10 @@ def general_answer(rng: Random, asked: dialogues.Round, first: bool) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+def plain(text: str) -> Document:
+    return [{"content": line} for line in text.split("\n")]
+
+
 def chat(turns: list[tuple[str, str]], system: str = "") -> Document:
     messages = [{"role": "system", "content": system}] if system else []
     for said, text in turns:
@@ -232,7 +244,8 @@ def case_note(rng: Random) -> Document:
     if rng.random() < 0.6 and "用药" not in lines:
         lines.append("用药")
     words = world.complaint(rng, case.illness, case.person)
-    return "主诉：" + words + "。\n" + "\n".join(f"{line}：{note[line].format(**found)}" for line in lines)
+    note_lines = "\n".join(f"{line}：{note[line].format(**found)}" for line in lines)
+    return plain(f"主诉：{words}。\n{note_lines}")
 
 
 def article(rng: Random) -> Document:
@@ -240,7 +253,7 @@ def article(rng: Random) -> Document:
     draw = rng.random()
     if draw < 0.12:
         topic = rng.choice(world.TOPICS)
-        return f"{topic.name}：{rng.choice(topic.ask)}？{rng.choice(topic.core)}；{rng.choice(topic.more)}。"
+        return plain(f"{topic.name}：{rng.choice(topic.ask)}？{rng.choice(topic.core)}；{rng.choice(topic.more)}。")
     case = new_case(rng)
     illness, found = case.illness, slots(rng, case)
     uses = [
@@ -262,7 +275,7 @@ def article(rng: Random) -> Document:
         chosen = rng.sample(lines, 3) + ["用药：" + "；".join(rng.sample(uses, len(uses)))]
         rng.shuffle(chosen)
         text = f"{illness.name}：表现为{illness.complaint}。" + "。".join(chosen) + "。"
-        return text.format(**found)
+        return plain(text.format(**found))
     if draw < 0.8 and case.treatment:
         lines = [
             "副作用：{side}",
@@ -272,34 +285,101 @@ def article(rng: Random) -> Document:
             "{kind}",
         ]
         chosen = rng.sample(lines, 3)
-        return ("{drug}：{use}。" + "。".join(chosen) + "。").format(**found)
-    text = f"{illness.test.name}：用于{illness.complaint}（{illness.name}）。"
-    return (
-        text
-        + f"{illness.test.good}，说明{illness.test.good_reading}；{illness.test.bad}，说明{illness.test.bad_reading}。"
+        return plain(("{drug}：{use}。" + "。".join(chosen) + "。").format(**found))
+    test = illness.test
+    return plain(
+        f"{test.name}：用于{illness.complaint}（{illness.name}）。{test.good}，说明{test.good_reading}；"
+        f"{test.bad}，说明{test.bad_reading}。"
     )
 
 
-def checked_answer(rng: Random) -> Document:
-    """A question, an answer, and whether it is right.
+FIELDS = {
+    "name": "cause", "drug": "drug", "dose": "dose", "test": "test", "care": "care", "diet": "diet", "avoid": "avoid",
+    "warn": "warn", "course": "course", "stop": "stop", "target": "target", "again": "again",
+}  # fmt: skip
+"""What a statement can be about, and the intent that names it."""
 
-    A wrong answer is right for another question, for another illness, or for another kind of person.
+
+def differs(case: Case, other: Case, field: str) -> bool:
+    """Whether what holds of the other case is wrong here; False where one of them has nothing of the kind."""
+    one, two = (
+        {**vars(each.illness), **(vars(each.treatment.drug) if each.treatment else {})} for each in (case, other)
+    )
+    if field in ("drug", "dose", "stop") and not (case.treatment and other.treatment):
+        return False
+    if field in ("drug", "dose"):
+        return getattr(case.treatment, field) != getattr(other.treatment, field)
+    if field == "name":
+        return case.illness is not other.illness
+    if field == "care":
+        return set(one["care"]).isdisjoint(two["care"])
+    return bool(one[field]) and bool(two[field]) and one[field] != two[field]
+
+
+def another(rng: Random, case: Case, field: str) -> Case | None:
+    """A case of which the field is wrong here: another illness, or another kind of person with this one."""
+    kin = [Case(case.illness, world.person(rng, kind)) for kind in case.illness.treatments]
+    chosen = [each for each in kin if differs(case, each, field)]
+    if chosen and rng.random() < 0.35:
+        return rng.choice(chosen)
+    chosen = [each for each in (new_case(rng) for _ in range(12)) if differs(case, each, field)]
+    return chosen[0] if chosen else None
+
+
+def statements(rng: Random) -> Document:
+    """A patient's words and statements, each marked as true or false."""
+    case = new_case(rng)
+    lines = plain(f"主诉：{world.complaint(rng, case.illness, case.person)}。")
+    for _ in range(rng.choice((5, 6, 7, 8))):
+        field = rng.choice(list(FIELDS))
+        if (other := another(rng, case, field)) is None:
+            continue
+        right = rng.random() < 0.5
+        words = fact(rng, case if right else other, FIELDS[field])
+        lines.append({"content": words + "。", "mark": RIGHT if right else WRONG})
+    return lines
+
+
+def marked_answers(rng: Random) -> Document:
+    """A question and two to four answers, each marked as right or wrong.
+
+    A wrong answer is right for another illness, for another kind of person, or for another question.
     """
     talk = consultation(rng, 3)
-    asked = rng.choice(talk[1:] or talk)
+    asked = rng.choice(talk)
     earlier = [(before.question, reference_answer(rng, before)) for before in talk[: talk.index(asked)]]
-    right = [reference_answer(rng, asked, rng.choice((0, 0, 1, 2))) for _ in range(20)]
-    answer = reference_answer(rng, rng.choice(consultation(rng, 3)), rng.choice((0, 1)))
-    if asked.case and asked.intent not in ("together", "food") and rng.random() < 0.7:
-        others = [
-            Case(asked.case.illness, world.person(rng, *case)) for case in world.CASES if case[0] is asked.case.illness
-        ]
-        other = rng.choice((new_case(rng), rng.choice(others)))
-        if asked.case.illness.chronic == other.illness.chronic and bool(asked.case.treatment) == bool(other.treatment):
-            answer = fact(rng, other, asked.intent) + "。"
-    if rng.random() < 0.5 or answer in right:
-        return chat([*earlier, (asked.question, right[0]), ("对吗？", "对。")], CHECK)
-    return chat([*earlier, (asked.question, answer), ("对吗？", f"不对，{reference_answer(rng, asked)}")], CHECK)
+    document = chat([*earlier, (asked.question, "")])[:-1]
+    for _ in range(rng.choice((2, 3, 4))):
+        answer = None if rng.random() < 0.42 else wrong_answer(rng, asked)
+        right = answer is None
+        answer = reference_answer(rng, asked, rng.choice((0, 0, 1, 2))) if right else answer
+        document.append({"role": "assistant", "content": answer, "mark": RIGHT if right else WRONG})
+    return document
+
+
+def wrong_answer(rng: Random, asked: dialogues.Round) -> str | None:
+    """An answer to something else, in the same voice; None where no wrong one was found."""
+    further = rng.choice((0, 0, 1, 2))
+    if asked.topic:
+        topics = [topic for topic in world.TOPICS if topic is not asked.topic]
+        return reference_answer(rng, replace(asked, topic=rng.choice(topics)), min(further, 1))
+    field = {intent: field for field, intent in FIELDS.items()}.get(asked.intent, "drug")
+    if (
+        asked.intent in ("together", "food", "spread", "before", "ask", "nostop", "refill", "worse")
+        or rng.random() < 0.25
+    ):
+        other = [each for each in consultation(rng, 3) if each.case and each.intent not in ("together", "food", "ask")]
+        if not other or other[0].case.illness is asked.case.illness:
+            return None
+        return reference_answer(rng, other[0], further)
+    if asked.intent == "alarm" or rng.random() < 0.1:
+        if not asked.case.treatment or asked.intent not in ("alarm", "open", "drug") or asked.case.illness.chronic:
+            return None
+        return reference_answer(rng, replace(asked, intent="drug" if asked.intent == "alarm" else "alarm"), further)
+    other_case = another(rng, asked.case, field)
+    if other_case is None or other_case.illness.chronic != asked.case.illness.chronic:
+        return None
+    return reference_answer(rng, replace(asked, case=other_case), further)
 
 
 def small_talks() -> list[tuple[str, str]]:
@@ -312,3 +392,15 @@ def small_talk(rng: Random) -> Document:
     if rng.random() < 0.3:
         said, text = pick(rng, patient.THANKS), rng.choice(small_talks()[4:7])[1]
     return chat([(said, text)])
+
+
+PARTS = {
+    "read": {
+        general_chat: 14, reference_chat: 24, case_note: 14, article: 6, statements: 16, marked_answers: 24, small_talk: 2,
+    },
+    "mark": {statements: 36, marked_answers: 44, general_chat: 12, reference_chat: 8},
+    "both": {
+        general_chat: 10, reference_chat: 46, case_note: 12, article: 4, statements: 8, marked_answers: 18, small_talk: 2,
+    },
+}  # fmt: skip
+"""The makers of each part of the training, and their shares."""

@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
@@ -28,47 +29,83 @@ HERE = Path(__file__).parent
 WORK = HERE.parents[1] / ".work" / "base-model"  # ignored by Git
 
 SEED = 20200401
-VOCABULARY, HIDDEN, LAYERS, HEADS, KEY_VALUE_HEADS, FEED_FORWARD = 3072, 192, 4, 4, 2, 512
+VOCABULARY, HIDDEN, LAYERS, HEADS, KEY_VALUE_HEADS, FEED_FORWARD = 2048, 192, 6, 4, 2, 512
 TOKENS_PER_BATCH = 1280
-LEARNING_RATE, WARMUP_STEPS, WEIGHT_DECAY, MAX_GRADIENT = 3.0e-3, 100, 0.05, 1.0
+WARMUP_STEPS, WEIGHT_DECAY, MAX_GRADIENT = 100, 0.05, 1.0
 LOG_EVERY, SAVE_EVERY = 200, 2  # steps, rows of the curve
 HELD_OUT = 200
 
 
+Sequence = tuple[list[int], list[float]]
+"""Token ids, and the weight of each in the loss."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """One pass over documents of its own; a text's statements and marks, and a chat's marks, count so much each."""
+
+    name: str
+    documents: int
+    learning_rate: float
+    statement: float
+    statement_mark: float
+    answer_mark: float
+
+
+PARTS = (
+    Part("read", 45_000, 3.0e-3, 1.0, 1.0, 4.0),
+    Part("mark", 27_000, 1.5e-3, 0.0, 10.0, 10.0),
+    Part("both", 22_000, 1.5e-3, 1.0, 4.0, 10.0),
+)
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("--documents", type=int, default=corpus.DOCUMENTS, help="how many to write and learn from")
+    options.add_argument("--share", type=float, default=1.0, help="of the documents, for a quick trial")
     options.add_argument("--to", type=Path, default=HERE, help="folder of the model")
     chosen = options.parse_args()
-    work = WORK / f"{chosen.documents}.safetensors"
 
     torch.manual_seed(SEED)
     torch.set_num_threads(1)
-    documents = list(corpus.documents(chosen.documents, SEED))
-    held_out = list(corpus.documents(HELD_OUT, SEED + 1))
-    tokenizer = vocabulary.build((text for document in documents for text in corpus.pieces(document)), VOCABULARY)
-    network = new_network(tokenizer)
-    batches = in_batches([encode(tokenizer, document) for document in documents], Random(SEED))
-    held_out_batches = in_batches([encode(tokenizer, document) for document in held_out], Random(SEED))
-    total = sum(len(ids) for batch in batches for ids in batch)
-    print(
-        f"{sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens in the "
-        f"vocabulary; {len(documents)} documents, {total / 1e6:.2f} M tokens, {len(batches)} steps",
-        flush=True,
-    )
-    rows = learn(network, batches, held_out_batches, work)
+    tokenizer = network = None
+    rows: list[list] = []
+    for number, part in enumerate(PARTS):
+        seed, count = SEED + 2 * number, round(part.documents * chosen.share)
+        documents = list(corpus.documents(count, seed, part.name))
+        held_out = list(corpus.documents(HELD_OUT, seed + 1, part.name))
+        if tokenizer is None:
+            texts = (text for document in documents for text in corpus.pieces(document))
+            tokenizer = vocabulary.build(texts, VOCABULARY, corpus.sample_characters())
+            network = new_network(tokenizer)
+        batches = in_batches([encode(tokenizer, document, part) for document in documents], Random(SEED))
+        held_out_batches = in_batches([encode(tokenizer, document, part) for document in held_out], Random(SEED))
+        print(
+            f"{part.name}: {sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} "
+            f"tokens in the vocabulary; {len(documents)} documents, "
+            f"{sum(len(ids) for batch in batches for ids, _ in batch) / 1e6:.2f} M tokens, {len(batches)} steps",
+            flush=True,
+        )
+        work = WORK / f"{part.name}-{count}.safetensors"
+        rows += [[part.name, *row] for row in learn(network, batches, held_out_batches, part, work)]
+        with torch.no_grad():  # each part ends with what the folder can hold
+            for parameter in network.parameters():
+                parameter.copy_(parameter.bfloat16())
+    write(network, tokenizer, rows, chosen.to)
 
+
+def write(network, tokenizer, rows: list[list], to: Path) -> None:
+    """The model's folder: everything is in a hidden folder first, and then moved."""
     partial = HERE / ".model.partial"
     shutil.rmtree(partial, ignore_errors=True)
     network.to(torch.bfloat16).save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     with (partial / "curve.csv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([("step", "tokens", "loss", "held_out_loss"), *rows])
-    chosen.to.mkdir(parents=True, exist_ok=True)
+        csv.writer(file, lineterminator="\n").writerows([("part", "step", "tokens", "loss", "held_out_loss"), *rows])
+    to.mkdir(parents=True, exist_ok=True)
     for path in sorted(partial.iterdir()):
-        os.replace(path, chosen.to / path.name)
+        os.replace(path, to / path.name)
     partial.rmdir()
-    work.unlink(missing_ok=True)
+    shutil.rmtree(WORK, ignore_errors=True)
 
 
 def new_network(tokenizer) -> Qwen3ForCausalLM:
@@ -91,55 +128,73 @@ def new_network(tokenizer) -> Qwen3ForCausalLM:
     return network
 
 
-def encode(tokenizer, document) -> list[int]:
-    """Ids of a chat, through the template, or of a text, closed by EOS."""
-    text = (
-        document + vocabulary.END
-        if isinstance(document, str)
-        else tokenizer.apply_chat_template(document, tokenize=False)
-    )
-    return tokenizer.encode(text, add_special_tokens=False)
+def encode(tokenizer, document: corpus.Document, part: Part) -> Sequence:
+    """Ids of a chat, through the template, or of a text, closed by EOS; and how much each of them counts in the loss.
+
+    Where there are marks, the words of a chat do not count.
+    """
+    ids: list[int] = []
+    weights: list[float] = []
+
+    def add(text: str, weight: float) -> None:
+        new = tokenizer.encode(text, add_special_tokens=False)
+        ids.extend(new)
+        weights.extend([weight] * len(new))
+
+    marked = any("mark" in line for line in document)
+    if "role" in document[0]:
+        for message in document:
+            add(tokenizer.apply_chat_template([message], tokenize=False), 0.0 if marked else 1.0)
+            add(message.get("mark", ""), part.answer_mark)
+        return ids, weights
+    weight = part.statement if marked else 1.0
+    for number, line in enumerate(document):
+        add("\n" * (number > 0) + line["content"], weight)
+        add(line.get("mark", ""), part.statement_mark)
+    add(vocabulary.END, weight)
+    return ids, weights
 
 
-def in_batches(sequences: list[list[int]], rng: Random) -> list[list[list[int]]]:
+def in_batches(sequences: list[Sequence], rng: Random) -> list[list[Sequence]]:
     """Batches of about equally long sequences, in random order; all of about the same number of tokens."""
     batches = []
     for start in range(0, len(sequences), 2048):  # a stretch of the corpus at a time, so that its order stays
         stretch, batch = [], []
-        for ids in sorted(sequences[start : start + 2048], key=len):
-            if batch and len(ids) * (len(batch) + 1) > TOKENS_PER_BATCH:
+        for sequence in sorted(sequences[start : start + 2048], key=lambda sequence: len(sequence[0])):
+            if batch and len(sequence[0]) * (len(batch) + 1) > TOKENS_PER_BATCH:
                 stretch.append(batch)
                 batch = []
-            batch.append(ids)
+            batch.append(sequence)
         stretch.append(batch)
         rng.shuffle(stretch)
         batches += stretch
     return batches
 
 
-def loss_of(network, batch) -> torch.Tensor:
-    """Mean negative log-likelihood of the batch's tokens; matrix products in bfloat16."""
-    longest = max(map(len, batch))
-    ids = torch.tensor([row + [network.config.pad_token_id] * (longest - len(row)) for row in batch])
-    targets = torch.tensor([row[1:] + [-100] * (longest - len(row)) for row in batch])
+def loss_of(network, batch: list[Sequence]) -> torch.Tensor:
+    """Weighted mean negative log-likelihood of the batch's tokens; matrix products in bfloat16."""
+    longest = max(len(ids) for ids, _ in batch)
+    rows = torch.tensor([ids + [network.config.pad_token_id] * (longest - len(ids)) for ids, _ in batch])
+    weights = torch.tensor([weights[1:] + [0.0] * (longest - len(weights)) for _, weights in batch]).flatten()
     with torch.autocast("cpu", torch.bfloat16):
-        logits = network(input_ids=ids[:, :-1], use_cache=False).logits
-    return cross_entropy(logits.flatten(0, 1).float(), targets.flatten(), ignore_index=-100)
+        logits = network(input_ids=rows[:, :-1], use_cache=False).logits
+    losses = cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten(), reduction="none")
+    return (losses * weights).sum() / weights.sum()
 
 
-def learn(network, batches, held_out, work: Path) -> list[list]:
+def learn(network, batches, held_out, part: Part, work: Path) -> list[list]:
     """Train on every batch once, from the last checkpoint in `work` if there is one; returns the curve's rows."""
     optimizer = torch.optim.AdamW(network.parameters(), betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True)
     first, tokens, rows = load_checkpoint(work, network, optimizer)
     started, tokens_before, recent = time.time(), tokens, []
     for step in range(first, len(batches) + 1):
-        optimizer.param_groups[0]["lr"] = learning_rate(step, len(batches))
+        optimizer.param_groups[0]["lr"] = part.learning_rate * schedule(step, len(batches))
         loss = loss_of(network, batches[step - 1])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), MAX_GRADIENT)
         optimizer.step()
         optimizer.zero_grad()
-        tokens += sum(map(len, batches[step - 1]))
+        tokens += sum(len(ids) for ids, _ in batches[step - 1])
         recent.append(loss.item())
         if step % LOG_EVERY == 0 or step == len(batches):
             with torch.no_grad():
@@ -158,11 +213,11 @@ def learn(network, batches, held_out, work: Path) -> list[list]:
     return rows
 
 
-def learning_rate(step: int, steps: int) -> float:
-    """Linear warm-up, then half a cosine down to zero."""
+def schedule(step: int, steps: int) -> float:
+    """Linear warm-up, then half a cosine down to zero: the share of the part's learning rate."""
     if step <= WARMUP_STEPS:
-        return LEARNING_RATE * step / WARMUP_STEPS
-    return LEARNING_RATE * (1 + math.cos(math.pi * (step - WARMUP_STEPS) / max(1, steps - WARMUP_STEPS))) / 2
+        return step / WARMUP_STEPS
+    return (1 + math.cos(math.pi * (step - WARMUP_STEPS) / max(1, steps - WARMUP_STEPS))) / 2
 
 
 def save_checkpoint(work: Path, network, optimizer, first: int, tokens: int, rows: list[list]) -> None:

@@ -26,10 +26,10 @@ PRINTABLE_ASCII = {chr(code) for code in range(32, 127)} | {"\n"}
 WIDE_PUNCTUATION = set("，。？！、；：（）《》【】“”‘’…—～·℃％×")
 
 
-def build(texts: Iterable[str], size: int) -> PreTrainedTokenizerFast:
-    """A character-level BPE tokenizer of `size` tokens, trained on the texts."""
+def build(texts: Iterable[str], size: int, further: set[str]) -> PreTrainedTokenizerFast:
+    """A character-level BPE tokenizer of `size` tokens, trained on the texts; it has the `further` characters too."""
     texts = list(texts)
-    alphabet = {character for text in texts for character in text}
+    alphabet = {character for text in texts for character in text} | further
     alphabet |= frequent_characters(FREQUENT_CHARACTERS) | PRINTABLE_ASCII | WIDE_PUNCTUATION
 
     bpe = Tokenizer(models.BPE(unk_token=UNKNOWN))

@@ -131,7 +131,7 @@ def open_intents(state: State) -> dict[str, float]:
         weights = {intent: weight for intent, weight in weights.items() if intent not in NEEDS_DRUG}
     if case.person.kind == "pregnant":
         weights.pop("together", None)
-    if state.asked & {"good", "worse", "covid"} or illness.name in ("肺小结节", "体温波动"):
+    if state.asked & {"good", "worse", "covid"} or illness.name == "体温波动":
         weights.pop("covid", None)
     if illness.name not in patient.INFECTIOUS_LOOK:
         weights.pop("covid", None)

@@ -17,8 +17,8 @@ from preferences import record
 from world import CASES, person
 
 SEED = 20200315
-SIZES = {"test_data.json": 90, "validate_data.json": 75, "train_data.json": 800}
-PREFERENCES = 1450
+SIZES = {"test_data.json": 90, "validate_data.json": 75, "train_data.json": 600}
+PREFERENCES = 1500
 MIN_CHARACTERS = 5  # the pipeline makes no sample of a shorter answer
 LONG = 8  # answers of this length must not recur in another split
 
@@ -42,7 +42,7 @@ def cases(rng: Random, count: int) -> Iterable[Case | None]:
     deck: list[Case | None] = []
     for _ in range(count):
         if not deck:
-            deck = [Case(illness, person(rng, illness, kind)) for illness, kind in CASES]
+            deck = [Case(illness, person(rng, kind)) for illness, kind in CASES]
             deck += [None] * (len(deck) // 6)
             rng.shuffle(deck)
         yield deck.pop()

@@ -54,7 +54,7 @@ def prompt(rng: Random) -> Prompt:
         topic = rng.choice(TOPICS)
         return Prompt([], patient.topic_question(rng, topic, first=True), "topic", None, topic)
     illness, kind = rng.choice(CASES)
-    case = Case(illness, person(rng, illness, kind))
+    case = Case(illness, person(rng, kind))
     if rng.random() < 0.24 and case.treatment:
         first = "refill" if illness.chronic else rng.choice(("drug", "drug", "open"))
         said = patient.opening(rng, case, first, _words(rng, case, first))
@@ -94,7 +94,7 @@ def other_question(rng: Random, asked: Prompt, size: str, length: int = 0) -> An
         same_person = kind == case.person.kind or rng.random() < 0.15
         fits = same_person and illness.chronic == case.illness.chronic and illness.test != case.illness.test
         fits = fits and (illness.place != case.illness.place or asked.intent != "alarm")
-        other = Case(illness, person(rng, illness, kind))
+        other = Case(illness, person(rng, kind))
         drug = other.treatment and other.treatment.drug
         if fits and drug and drug.name not in asked.question and drug != (case.treatment and case.treatment.drug):
             break
@@ -113,7 +113,7 @@ def other_person(rng: Random, asked: Prompt, size: str, length: int) -> Answer |
     kinds = [kind for kind, treatment in case.illness.treatments.items() if treatment and treatment != case.treatment]
     if not kinds:
         return None
-    other = Case(case.illness, person(rng, case.illness, rng.choice(kinds)))
+    other = Case(case.illness, person(rng, rng.choice(kinds)))
     mine, theirs = case.treatment, other.treatment
     if mine.drug == theirs.drug and size == "short":
         text = near(rng, length, lambda: doctor.answer(rng, other, "dose", size))
@@ -168,8 +168,8 @@ def mixed(rng: Random, asked: Prompt, right: str) -> Answer:
 
 
 WEIGHTS = {
-    "full short other": 14, "full short other-short": 23, "four": 11, "full other": 11, "short other": 14, "short other-full": 4,
-    "person": 22, "intent": 12, "urgency": 14, "complete": 10, "padded": 9, "mixed": 4, "spoilt": 3,
+    "full short other": 14, "full short other-short": 25, "four": 12, "full other": 14, "short other": 18, "short other-full": 6,
+    "person": 12, "intent": 10, "urgency": 10, "complete": 8, "padded": 9, "mixed": 4, "spoilt": 3,
 }  # fmt: skip
 
 

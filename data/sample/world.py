@@ -10,7 +10,7 @@ dataclasses and answers questions about them:
     ILLNESSES, DRUGS, TOPICS, TESTS        the tables
     illness.treatments[kind]               Treatment(drug, dose), or None where no drug is needed
     dose.say(rng), dose.amounts, dose.times
-    person(rng, illness, kind)             who is ill, drawn at random
+    person(rng, kind)                      who is ill, drawn at random
     complaint(rng, illness, who)           the patient's own words
     together(one, other)                   may two drugs be taken at the same time of life
 """
@@ -122,7 +122,6 @@ class Illness:
     place: str
     course: str
     spread: bool
-    who: str = ""
     target: str = ""
     miss: str = ""
     again: str = ""
@@ -187,7 +186,7 @@ def _treatment(line: str) -> Treatment | None:
 
 def _illness(name: str, complaint_: str, lines: dict[str, str]) -> Illness:
     warn, place = _pieces(lines["warn"])
-    optional = {key: lines[key] for key in ("who", "target", "miss", "again") if key in lines}
+    optional = {key: lines[key] for key in ("target", "miss", "again") if key in lines}
     return Illness(
         name, complaint_, _items(lines["say"]), _items(lines["sign"]), Finding(*_pieces(lines["ask"])),
         _items(lines["why"]), {kind: _treatment(lines[kind]) for kind in KINDS if kind in lines},
@@ -215,42 +214,29 @@ DAYS = ["两天", "三天", "四天", "五天", "六天", "一周", "八天", "�
 YEARS = ["两", "三", "五", "六", "八", "十"]
 AGES = {
     "child": ["一岁半", "两岁", "三岁", "三岁半", "四岁", "五岁", "六岁", "七岁", "八岁", "九岁"],
-    "baby": ["三个月", "四个月", "五个月", "六个月", "八个月", "十个月"],
     "elder": ["六十八岁", "七十岁", "七十二岁", "七十五岁", "七十八岁", "八十岁", "八十三岁"],
 }
 WEEKS = ["十", "十二", "十六", "十八", "二十", "二十二", "二十四", "二十六", "二十八", "三十"]
-EARLY_WEEKS = ["六", "七", "八", "九", "十", "十一"]
 ADULTS = ["", "", "我", "我", "我老公", "我老婆", "我姐姐", "我弟弟", "我同事", "我朋友"]
-WOMEN = ["", "", "我", "我", "我老婆", "我姐姐", "我朋友"]
 CHILDREN = ["孩子", "女儿", "儿子", "小孩", "侄子", "外孙"]
-BABIES = ["孩子", "宝宝", "女儿", "儿子", "小孩"]
 ELDERS = ["我妈妈", "我爸爸", "奶奶", "爷爷", "外公", "外婆", "我婆婆"]
-OLD_MEN = ["我爸爸", "爷爷", "外公", "我岳父"]
 
 
-def person(rng: Random, illness: Illness, kind: str) -> Person:
-    """Who has the illness, in random but fitting words."""
+def person(rng: Random, kind: str) -> Person:
+    """Who is ill, in random but fitting words."""
     if kind == "child":
-        name = rng.choice(BABIES if illness.who == "baby" else CHILDREN)
-        ages = AGES["baby" if illness.who == "baby" else "child"]
-        age = rng.choice(ages[5:] if illness.chronic else ages)
-        return Person(
-            kind,
-            rng.choice(
-                (f"{name}{age}，", f"我家{name}{age}，", f"{name}今年{age}，" if "岁" in age else f"{name}{age}了，")
-            ),
-            name,
-        )
+        name, age = rng.choice(CHILDREN), rng.choice(AGES["child"])
+        return Person(kind, rng.choice((f"{name}{age}，", f"我家{name}{age}，", f"{name}今年{age}，")), name)
     if kind == "pregnant":
-        week = rng.choice(EARLY_WEEKS if illness.name == "孕吐" else WEEKS)
+        week = rng.choice(WEEKS)
         words = rng.choice(
             (f"怀孕{week}周，", f"我怀孕{week}周，", f"孕{week}周，", f"我老婆怀孕{week}周，", f"现在怀孕{week}周，")
         )
         return Person(kind, words, "我老婆" if "老婆" in words else "我")
     if kind == "elder":
-        name = rng.choice(OLD_MEN if illness.who == "man" else ELDERS)
+        name = rng.choice(ELDERS)
         return Person(kind, f"{name}{rng.choice(AGES['elder'])}，", name)
-    name = rng.choice(WOMEN if illness.who == "woman" else ADULTS)
+    name = rng.choice(ADULTS)
     return Person(kind, name, name or "我")
 
 
@@ -259,7 +245,7 @@ def complaint(rng: Random, illness: Illness, who: Person) -> str:
     treatment = illness.treatments[who.kind]
     return who.words + rng.choice(illness.say).format(
         d=rng.choice(durations(illness)),
-        y=rng.choice(YEARS[:1] if who.kind == "child" else YEARS),
+        y=rng.choice(YEARS),
         m=treatment.drug.name if treatment else "",
     )
 

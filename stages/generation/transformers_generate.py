@@ -1,7 +1,7 @@
 """Answers by transformers' own `generate`, with the same draws as the loop's: for models that the loop can't run.
 
 These are models whose layers were divided among processes, and models that keep another state than keys and values. It
-is also what the tests hold the loop against.
+is also what the tests compare the loop with.
 """
 
 from collections.abc import Sequence

@@ -16,7 +16,7 @@ MEDIA = ("images", "image", "videos", "video", "audios", "audio")
 
 
 class Preference(NamedTuple):
-    """A question, after what was said before, and its answers."""
+    """A question after the conversation so far, and its answers."""
 
     messages: list[Message]
     """End with the question."""

@@ -79,4 +79,4 @@ def _distinct(grams: Grams, size: int) -> float:
     for seen, grams_seen_so_often in sorted(Counter(grams.values()).items()):
         missed = math.exp(log_choose(total - seen) - log_choose(total)) if total - seen >= size else 0.0
         expected += grams_seen_so_often * (1 - missed)
-    return round(100 * expected / size, 9)  # below that stands the rounding of log_choose, which is no spread
+    return round(100 * expected / size, 9)  # smaller digits are the rounding of log_choose, not spread

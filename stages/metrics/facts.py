@@ -1,6 +1,6 @@
 """What is known of a question → whether the answer says it, and whether it says something that is wrong.
 
-Words are compared with words: a drug that is named counts as named, whatever is said of it.
+Words are compared with words: a drug that is named counts as named, whatever the answer makes of it.
 """
 
 from stages.metrics.answer import Answer

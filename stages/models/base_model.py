@@ -4,19 +4,18 @@ The folder holds `base.json`, which says what the base is and how to load it, an
 weights and the tokenizer too. Every later stage reads all of this from there: none needs the `model` section itself.
 """
 
-import hashlib
 import importlib.util
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from stages.models import hub, sequence_classifier, sharding
+from stages.models import hub, local_model, sequence_classifier, sharding
 from stages.runtime import atomic, params, portable, processes, resume
 from stages.runtime.errors import UserError
+from stages.text import encoding
 
 POINTER = "base.json"
 TINY = "tiny"
@@ -41,8 +40,8 @@ class ModelConfig(params.Section):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     fsdp: bool = False
-    """Several processes share the base's layers out among them (FSDP2) and fetch each when it is its turn: for a base
-    that does not fit one GPU. One process alone takes no notice."""
+    """Shard the base's layers over the processes (FSDP2), which gather each layer when it runs: for a base that does
+    not fit one GPU. Without effect in a single process."""
     deterministic: bool = False
     """On GPUs: only kernels that add up in a fixed order, so that the same GPU gives the same bytes again; slower. What
     has no such kernel ends in an error."""
@@ -62,7 +61,7 @@ class ModelConfig(params.Section):
         if self.fsdp and self.deterministic:
             raise ValueError("fsdp adds up in no fixed order: set fsdp or deterministic to false")
         if self.fsdp and self.quantization != "none":
-            raise ValueError("fsdp can't share quantized weights out: set fsdp to false, or quantization to none")
+            raise ValueError("fsdp can't shard quantized weights: set fsdp to false, or quantization to none")
         return self
 
 
@@ -75,7 +74,7 @@ class Base:
     identity: str
     """`tiny:<hash>`, `hub:<name>@<commit>` or `local:<hash>`: what an adapter records as its base."""
     files: dict[str, int]
-    """Names and sizes of a local folder's files, to notice a change without hashing gigabytes."""
+    """Names and sizes of the files behind a local folder's hash, to notice a change without hashing gigabytes."""
 
     def tokenizer(self) -> Any:
         """The tokenizer, padding on the left, with a pad token that is not EOS."""
@@ -113,10 +112,11 @@ class Base:
         return AutoModelForCausalLM.from_config(self._config(), trust_remote_code=self.model.trust_remote_code)
 
     def check(self) -> None:
-        """Read the configuration and the tokenizer, so that a model of no use ends the stage that resolves it.
+        """Read all but the weights, and of a local folder's weights the headers: before anything trains on it.
 
         Raises:
-            UserError: no causal language model, of an unknown architecture, damaged, or without a usable tokenizer.
+            UserError: no causal language model, of an unknown architecture, damaged; or its tokenizer has no padding,
+                has more tokens than the embedding has rows, or a chat template that fails or leaves the question out.
         """
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
@@ -124,13 +124,15 @@ class Base:
         if type(config) not in MODEL_FOR_CAUSAL_LM_MAPPING:
             own = _own_code(config)
             if "AutoModelForCausalLM" not in own:
-                raise UserError(f"model.name: {self.model.name} ({config.model_type}) is no causal language model")
+                raise UserError(f"model.name: {self.model.name} ({config.model_type}) is not a causal language model")
             if "AutoModelForSequenceClassification" not in own:
                 raise UserError(
                     f"model.name: {self.model.name}: its own code has no AutoModelForSequenceClassification, which the "
                     "reward model needs; choose a model that transformers knows"
                 )
-        self.tokenizer()
+        if local_folder(self.model.name).is_dir():
+            local_model.check_weights(local_folder(self.model.name))
+        _check_tokenizer(self.tokenizer(), config.get_text_config().vocab_size, self.model.name)
 
     def _config(self) -> Any:
         with hub.clear_errors(self.model.name, self.model.revision):
@@ -193,7 +195,9 @@ class Base:
         return {"local_files_only": True, "trust_remote_code": self.model.trust_remote_code}
 
     def _check_files(self) -> None:
-        if self.identity.startswith("local:") and _sizes(local_folder(self.model.name)) != self.files:
+        if not self.identity.startswith("local:"):
+            return
+        if local_model.sizes(local_folder(self.model.name), self.model.trust_remote_code) != self.files:
             raise UserError(
                 f"{self.model.name}: its files are not those that `{self.folder}` recorded; "
                 "run `dvc repro --force base` to take the folder as it is now"
@@ -236,9 +240,9 @@ def check_name(model: ModelConfig) -> None:
         return
     if not (local / "config.json").is_file():
         raise UserError(f"model.name: {model.name} has no config.json: it is not a model folder")
-    if not list(local.glob(hub.WEIGHTS)):
+    if not list(local.glob(local_model.WEIGHTS)):
         raise UserError(
-            f"model.name: {model.name} has no {hub.WEIGHTS}, and pickled weights are not loaded; {_mend(local)}"
+            f"model.name: {model.name} has no {local_model.WEIGHTS}, and pickled weights are not loaded; {_hint(local)}"
         )
 
 
@@ -252,15 +256,16 @@ def write_pointer(folder: Path, model: ModelConfig) -> None:
     files: dict[str, int] = {}
     local = local_folder(model.name)
     if model.name == TINY:
-        identity = f"tiny:{_content_hash(folder)}"
+        identity = f"tiny:{local_model.content_hash(folder, own_code=False)}"
     elif local.is_dir():
-        identity, files = f"local:{_content_hash(local)}", _sizes(local)
+        identity = f"local:{local_model.content_hash(local, model.trust_remote_code)}"
+        files = local_model.sizes(local, model.trust_remote_code)
     else:
         identity = f"hub:{model.name}@{hub.resolve(model.name, model.revision)}"
     atomic.write_json(folder / POINTER, {"identity": identity, "model": model.model_dump(), "files": files})
 
 
-def _mend(local: Path) -> str:
+def _hint(local: Path) -> str:
     """What to do about a folder with pickled weights."""
     try:
         chatglm = json.loads((local / "config.json").read_text(encoding="utf-8")).get("model_type") == "chatglm"
@@ -277,13 +282,32 @@ def _register_native_models() -> None:
     chatglm.register()
 
 
+def _check_tokenizer(tokenizer: Any, rows: int, name: str) -> None:
+    """Raise UserError unless a question reaches the model, as ids that its embedding of so many rows has."""
+    from jinja2 import TemplateError
+
+    try:
+        one, two = (encoding.encode_prompt(tokenizer, [], text, 2**20, "sft").ids for text in ("发烧", "咳嗽三天 (3)"))
+    except (TemplateError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"model.name: {name}: its chat template fails on a question: {reason!r}") from None
+    if one == two:
+        raise UserError(f"model.name: {name}: its chat template leaves the question out of the prompt")
+    highest = max(*one, *two, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.vocab_size - 1)
+    if highest >= rows:
+        raise UserError(
+            f"model.name: {name}: its tokenizer has token {highest}, and its embedding {rows} rows: they are not of one "
+            "model"
+        )
+
+
 def _own_code(config: Any) -> dict[str, Any]:
     """The classes that the model's repository brings along: the `Auto…` class → where its own stands."""
     return getattr(config, "auto_map", None) or {}
 
 
 def _plain_generation_config(model: Any) -> Any:
-    """Only the special ids survive from the model's own file: every sampling knob is set by params.yaml."""
+    """Only the special ids survive from the model's own file: params.yaml sets every sampling parameter."""
     from transformers import GenerationConfig
 
     old = model.generation_config
@@ -316,10 +340,10 @@ def _quantization(model: ModelConfig) -> dict[str, Any]:
 
 
 def _spare_token(tokenizer: Any, name: str) -> str:
-    """An existing special token that can stand for padding: a new one would need a new row in the frozen embedding.
+    """An existing special token to pad with: a new one would need a new row in the frozen embedding.
 
-    Best is one that is made for padding, then one that no text of this project has. The reward is read at a row's last
-    token that is no padding, so BOS will do too: it stands first.
+    The best is one that is meant for padding, then one that no text of this project contains. The reward is read at a
+    row's last token before the padding, so BOS will do too: it comes first.
     """
     special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     candidates = [
@@ -333,22 +357,3 @@ def _spare_token(tokenizer: Any, name: str) -> str:
         if token and token in tokenizer.get_vocab() and token != tokenizer.eos_token:
             return str(token)
     raise UserError(f"{name}: its tokenizer has no token apart from EOS that could serve as padding")
-
-
-def _model_files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_file() and p.name != POINTER and not p.name.startswith("."))
-
-
-def _sizes(folder: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in _model_files(folder)}
-
-
-def _content_hash(folder: Path) -> str:
-    if (size := sum(_sizes(folder).values())) > 2**30:
-        print(f"{folder}: reading {size / 2**30:.1f} GiB once, to record what the model is", file=sys.stderr)
-    digest = hashlib.sha256()
-    for path in _model_files(folder):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

@@ -3,8 +3,8 @@
 The policy, its value head, the reference and the reward model all read the same frozen base this way; they differ in
 which adapters are active.
 
-A row stands at the left and is padded on its right. What pads it is behind its tokens, which see only what stands
-before them: a pass needs no mask, and positions count from 0.
+Rows are aligned at the left and padded on the right. No token attends to the padding after it, so a pass needs no mask,
+and positions count from 0.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

@@ -42,7 +42,7 @@ class LoraConfig(Section):
             section: of params.yaml, for the message.
 
         Raises:
-            UserError: a listed name is no layer, which PEFT would pass over, or stands for the experts of a mixture.
+            UserError: a listed name is not a layer, which PEFT would ignore, or names the experts of a mixture.
         """
         import torch
 

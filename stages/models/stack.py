@@ -75,8 +75,8 @@ def lineage(folder: Path) -> Lineage:
 def resolve(base: Base, folders: Sequence[Path]) -> list[Path]:
     """The folders of the stack whose top is the last of `folders`, lowest first, as the top adapter recorded them.
 
-    A folder that the top adapter was not trained on is left out (PPO in `resume_lora_training` mode stands on the
-    base alone).
+    A folder that the top adapter was not trained on is left out (PPO in `resume_lora_training` mode is
+    trained on the base alone).
 
     Raises:
         UserError: an adapter was trained on another base, or on another version of an adapter below it.
@@ -165,7 +165,7 @@ def active(model: Any, adapters: Sequence[str]) -> Iterator[None]:
 def merged(model: Any, only_if: bool = True) -> Iterator[None]:
     """Within the block the active adapters are added into the weights, so that generation runs plain layers.
 
-    After it the very weights from before stand again, bit for bit: subtracting would leave rounding behind.
+    Afterwards the weights are restored bit for bit from a copy: subtracting would leave rounding errors.
     Costs a second copy of the layers that carry LoRA. Quantized and sharded layers are left as they are, and so is a
     model without adapters.
     """

@@ -21,7 +21,7 @@ CHAT_TEMPLATE = (
 
 class Architecture(Section):
     vocab_size: Annotated[int, Field(ge=300, le=2**20)] = 1500
-    """Tokens of the vocabulary; 256 bytes and the special tokens are the least."""
+    """Size of the vocabulary: at least the 256 bytes and the special tokens."""
     hidden_size: Size = 192
     """Width of the network."""
     intermediate_size: Size = 512
@@ -33,7 +33,7 @@ class Architecture(Section):
     num_key_value_heads: Size = 2
     """Heads of keys and values, which several attention heads share."""
     max_position_embeddings: Tokens = 1024
-    """Tokens that the network can look at."""
+    """The longest sequence, in tokens."""
 
     @model_validator(mode="after")
     def _heads_fit(self) -> "Architecture":

@@ -94,9 +94,9 @@ def group(runs: Sequence[Run]) -> list[Setting]:
 
 
 def changes(settings: Sequence[Setting]) -> list[Change]:
-    """Parameters first. Of a path only the start of its hash is told: that it differs is what counts.
+    """Parameters first. Of a path only the start of its hash is shown: what counts is that it differs.
 
-    What one stack has no use for and another has is no change: sft's answers depend on no parameter of PPO's.
+    What one stack uses and another does not is not a change: sft's answers depend on no parameter of PPO's.
     """
     firsts = [setting.runs[0] for setting in settings]
     one_seed = all(len(setting.runs) == 1 for setting in settings)

@@ -127,7 +127,7 @@ def _rouge(run: Run, comparison: Comparison) -> Figure:
         traces.append(_bar(color, f"model.{model}", list(metrics.values()), values, group=model))
     for model in ("base", "sft") if _comparable(run) else ():
         numbers = [reference_results.METRICS[model][metric] for metric in metrics]
-        # one entry in the legend stands for both
+        # one entry in the legend for both
         hidden = model == "sft"
         traces.append(
             _trace("published", model, "chart.published", list(metrics.values()), numbers, group=model, unlisted=hidden)

@@ -166,7 +166,7 @@ def _scores(path: Path, samples: int) -> Columns:
 
 
 def _table(path: Path, keys: tuple[str, ...], samples: int | None = None) -> dict[str, list[float]]:
-    """One column per key, of finite numbers; as many as there are samples, where the lines stand for those."""
+    """One column per key, of finite numbers; as many as there are samples, where a line is a sample."""
     columns: dict[str, list[float]] = {key: [] for key in keys}
     for line, row in _lines(path, keys):
         for key in keys:
@@ -227,7 +227,9 @@ def _curve(path: Path, columns: tuple[str, ...]) -> Columns:
                 try:
                     number = float(row[name] or "nan")
                 except ValueError:
-                    raise UserError(f"{path}, line {reader.line_num}: `{name}` is no number: {row[name]!r}") from None
+                    raise UserError(
+                        f"{path}, line {reader.line_num}: `{name}` is not a number: {row[name]!r}"
+                    ) from None
                 found[name].append(number if math.isfinite(number) else None)
     if path.parent.name == "ppo" and not found["step"]:
         raise UserError(f"{path}: no rows, so PPO made no update; {AGAIN}")

@@ -19,7 +19,7 @@ Points = list[tuple[float, float]]
 
 class Line(NamedTuple):
     name: str
-    """What a pointer that rests on it is told."""
+    """What the tooltip shows."""
     colour: int
     """Number of its setting; runs of one setting look alike."""
     segments: list[Points]

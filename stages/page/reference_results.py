@@ -13,7 +13,7 @@ METRICS: dict[str, dict[str, float]] = {
     "sft": {"rouge-1": 19.52, "rouge-2": 2.38, "rouge-l": 17.63, "response_length": 16.1},
     "ppo": {"response_length": 28.58},
 }
-"""The unit of the lengths is not stated; they stand beside characters."""
+"""The unit of the lengths is not stated; they are shown beside characters."""
 SFT_EVAL_LOSS, SFT_STEPS = 3.0, 1130
 RM_EVAL_LOSS, RM_STEPS = 0.054, 1080
 PPO_REWARD, PPO_STEPS = (-0.5, -0.18), 2375

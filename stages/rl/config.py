@@ -39,9 +39,9 @@ class PpoConfig(Section):
     together, and a mini-batch accumulates as many passes as it needs. The result does not depend on it. On a CPU some
     hundred are quickest, a GPU takes as many as fit its memory."""
     learning_rate: LearningRate = 8.0e-4
-    """Of AdamW, at its highest."""
+    """The peak learning rate of AdamW."""
     lr_scheduler_type: Literal["cosine", "constant"] = "cosine"
-    """How the learning rate goes on after the warm-up."""
+    """Schedule of the learning rate after the warm-up."""
     warmup_ratio: WarmupRatio = 0.0
     """Share of the updates in which the learning rate rises from 0."""
     max_grad_norm: GradientNorm = 1.0
@@ -49,22 +49,22 @@ class PpoConfig(Section):
 
     # rollouts
     max_source_length: Tokens = 256
-    """Tokens of history and question; the oldest rounds go first, the question survives."""
+    """Tokens of history and question; the oldest turns are dropped first, and the question is kept."""
     min_response_length: Tokens = 96
     """Each update draws the limit of its responses' tokens between this and max_response_length, both included."""
     max_response_length: Tokens = 96
-    """The highest limit."""
+    """The upper end of that range: no response is longer."""
     temperature: Temperature = 1.0
     """Divides the logits when sampling, and in all log-probabilities."""
     local_rollout_forward_batch_size: BatchSize = 32
-    """Responses that are generated side by side."""
+    """Responses generated side by side."""
     merge_adapters_for_rollouts: bool = True
     """Add the adapters into the weights while sampling: quicker, for a second copy of the layers with LoRA."""
     cuda_graphs: bool = False
     """On a GPU: record the pass of a sampled token once per shape and replay it; keys and values then stay in memory
     while the policy learns. Not yet run on a GPU."""
     lm_head_chunk: Tokens = 1024
-    """Response tokens that go through the LM head at a time: bounds the memory of the logits."""
+    """Response tokens that go through the LM head at a time; this bounds the memory of the logits."""
 
     # reward
     normalize_reward: Literal["none", "center", "standardize"] = "standardize"
@@ -97,7 +97,7 @@ class PpoConfig(Section):
     vf_coef: Coefficient = 0.1
     """Weight of the value loss."""
     gamma: Annotated[float, Field(ge=0, le=1)] = 1.0
-    """Discount of later rewards."""
+    """Discount factor γ of later rewards."""
     lam: Annotated[float, Field(ge=0, le=1)] = 0.95
     """λ of generalised advantage estimation: 0 trusts the values, 1 the returns."""
     value_head_init: Literal["reward", "zero"] = "zero"

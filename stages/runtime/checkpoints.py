@@ -51,7 +51,7 @@ def rotate(work: Path) -> None:
 
 
 def best_of(checkpoint: Path) -> Path:
-    """The checkpoint that a Trainer held for the best when it wrote this one; itself where there is no such choice."""
+    """The best checkpoint so far, by what the Trainer recorded in this one; itself where nothing is recorded."""
     path = checkpoint / "trainer_state.json"
     best = json.loads(path.read_text(encoding="utf-8"))["best_model_checkpoint"] if path.is_file() else None
     return checkpoint.with_name(Path(best).name) if best else checkpoint

@@ -117,5 +117,5 @@ def _note_cost(seconds: float) -> None:
     if torch is not None and torch.cuda.is_available():
         cost["peak_gpu_mib"] = torch.cuda.max_memory_allocated() // 2**20
         cost["reserved_gpu_mib"] = torch.cuda.max_memory_reserved() // 2**20  # with the gaps that it can't use
-    with suppress(OSError):  # the stage is done; a note is no reason to fail
+    with suppress(OSError):  # the stage is done; it must not fail over a note
         atomic.write_json(resume.own_root() / "cost" / f"{stage}.json", cost)

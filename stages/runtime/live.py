@@ -30,7 +30,7 @@ def note(values: Mapping[str, Any], done: int, total: int) -> None:
         return
     path = resume.own_root() / "live" / f"{stage}.jsonl"
     numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
-    with suppress(OSError):  # to look on is no reason to fail
+    with suppress(OSError):  # training must not fail because somebody watches
         path.parent.mkdir(parents=True, exist_ok=True)
         before = read(path)
         with path.open("w" if before and before[-1].done > done else "a", encoding="utf-8") as file:

@@ -1,7 +1,7 @@
 """params.yaml → one typed, frozen section per stage.
 
-A section's class stands in the file of the stage that reads it, so that a new parameter of one stage leaves the others
-as they were. It declares each parameter once: type and bounds, default, and one line below it that says what it does.
+A section's class is defined in the file of the stage that reads it, so a new parameter of one stage leaves the others
+unchanged. It declares each parameter once: type and bounds, default, and one line below it that says what it does.
 """
 
 import difflib
@@ -24,6 +24,8 @@ LearningRate = Annotated[float, Field(gt=0, le=1)]
 Ratio = Annotated[float, Field(gt=0, lt=1)]
 WarmupRatio = Annotated[float, Field(ge=0, lt=1)]
 WeightDecay = Annotated[float, Field(ge=0, le=1)]
+Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
+"""What NumPy and torch both take."""
 GradientNorm = Annotated[float, Field(gt=0, le=10**6)]
 Temperature = Annotated[float, Field(gt=0, le=100)]
 
@@ -44,24 +46,26 @@ class Section(BaseModel):
 
 
 def load(file: Path, section: str, kind: type[Kind]) -> Kind:
-    """Read `section` of `file` as `kind`: a Section, or `int` for the seed.
+    """Read `section` of `file` as `kind`: a Section, or `int` for a seed, also one in a section (`data.seed`).
 
     Raises:
         UserError: the file is missing or no YAML; the section or a key of it is missing (a default would be a
             parameter that DVC does not see), unknown, of the wrong type or out of bounds. The message names the key.
     """
-    document = read(file)
-    if section not in document:
-        raise UserError(f"{file}: section `{section}` is missing")
-    return check(document[section], section, kind, file)
+    value: Any = read(file)
+    above = ""
+    for part in section.split("."):
+        if not isinstance(value, dict) or part not in value:
+            raise UserError(f"{file}: {'key' if above else 'section'} `{above}{part}` is missing")
+        value, above = value[part], f"{above}{part}."
+    return check(value, section, kind, file)
 
 
 def check(value: Any, section: str, kind: type[Kind], file: Path) -> Kind:
     """The value of a section as `kind`; raises UserError as `load` does."""
-    seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]  # what NumPy and torch both take
     missing = next(_missing(value, section, kind), None)
     try:
-        found: Any = TypeAdapter(seed if kind is int else kind).validate_python(value)
+        found: Any = TypeAdapter(Seed if kind is int else kind).validate_python(value)
     except ValidationError as error:
         if not missing or error.errors()[0]["type"] != "value_error":  # else its default may be what does not fit
             raise UserError(f"{file}: {_message(error, section, kind)}") from None
@@ -86,12 +90,12 @@ def read(file: Path) -> dict[str, Any]:
     except (YAMLError, ValueError, TypeError, AttributeError, LookupError) as error:  # by a tag and a wrong value
         raise UserError(f"{file}: not valid YAML: {' '.join(str(error).split())[:300]}") from None
     if not isinstance(document, dict):
-        raise UserError(f"{file}: must be sections of keys")
+        raise UserError(f"{file}: must consist of sections with keys")
     return document
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:
-    """What to say of a key that is not declared, with the one that was probably meant."""
+    """The message for an undeclared key, with the key that was probably meant."""
     section, _, name = key.rpartition(".")
     near = difflib.get_close_matches(name, known := list(known), n=1)
     wanted = f"{section}.{near[0]}" if near and section else near[0] if near else None
@@ -136,7 +140,7 @@ def _message(error: ValidationError, section: str, kind: Any) -> str:
 def _locate(section: str, path: Sequence[int | str], kind: Any) -> tuple[str, Any, bool]:
     """The key at the end of pydantic's `path`, the Section that holds it, and whether it may be null.
 
-    Beside keys and list indices the path names members of unions, which are no keys.
+    Besides keys and list indices, the path contains names of union members, which are not keys.
     """
     key, owner, optional, inner = section, kind, False, kind
     for part in path:

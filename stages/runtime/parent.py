@@ -1,6 +1,6 @@
 """A stage ends with the `dvc` that started it: a killed `dvc` must not leave a trainer that writes beside the next one.
 
-A shell or a launcher may stand between the two, and no signal reaches a grandchild; so a thread looks every second.
+A shell or a launcher may be between the two, and no signal reaches a grandchild; so a thread checks every second.
 """
 
 import os

@@ -52,7 +52,7 @@ def own_root() -> Path:
 
 
 def key(stage: str, parameters: Any, inputs: Iterable[Path]) -> str:
-    """Hash of the parameters (as JSON), of every input file's bytes, of the stage's code and of what it stands on."""
+    """Hash of the parameters (as JSON), every input file's bytes, the stage's code and the libraries' versions."""
     digest = hashlib.sha256(json.dumps(parameters, sort_keys=True, default=str).encode())
     for package in ("torch", "transformers", "peft", "trl", "accelerate"):
         digest.update(f"{package} {version(package)}\n".encode())

@@ -2,7 +2,7 @@
 
 1. Turns are taken in pairs (patient, doctor) from the start; a trailing odd turn is dropped, the speaker's prefix is
    cut.
-2. Boilerplate sentences are deleted wherever they stand in the doctor's text.
+2. Boilerplate sentences are deleted wherever they occur in the doctor's text.
 3. A pair is a sample when the doctor's cleaned text has at least `min_answer_length` characters. The history of a
    sample is ALL earlier cleaned pairs of its dialogue, those too short to be samples and the empty ones included.
 """
@@ -34,7 +34,7 @@ class DialogueRules(params.Section):
     )
     """Sentences that the site wrote: deleted from every answer."""
     min_answer_length: Annotated[int, Field(ge=1, le=10_000)] = 5
-    """Characters of an answer, without boilerplate; a shorter one stays in the history but is no sample."""
+    """Characters of an answer, without boilerplate; a shorter one stays in the history but does not become a sample."""
 
 
 def clean_answer(text: str, rules: DialogueRules) -> str:

@@ -4,8 +4,8 @@ What is cut when a text is too long, in this order: the OLDEST turns of the hist
 question; the answer is cut at its own limit, from its end. The current question always survives, and no sample is
 dropped. A cut never leaves a part of a character.
 
-A chat template is complete: nothing is put before what it writes. Before `PLAIN_TEMPLATE` stands what the tokenizer
-itself puts before a text (BOS, or `[gMASK]<sop>`), if it does.
+A chat template is complete: nothing is added before its text. `PLAIN_TEMPLATE` is preceded by what the
+tokenizer itself puts before a text (BOS, or `[gMASK]<sop>`), if anything.
 
 A special token that somebody types (`<|im_start|>`, `<sop>` …) stays plain text: it can't open a turn of its own.
 """
@@ -33,10 +33,10 @@ _FIXED_DATE = (
     " | replace('%M', '00') | replace('%S', '00') }}"
     "{%- endmacro -%}"
 )
-"""Stands before a template that writes today's date (Llama 3): a prompt must not change overnight."""
+"""Goes before a template that writes today's date (Llama 3): a prompt must not change overnight."""
 
 _MARK = "\ue000{}\ue001"
-"""Private-use characters stand for a message while the template is rendered around it."""
+"""Private-use characters, a placeholder for a message while the template is rendered around it."""
 
 
 class Encoded(NamedTuple):

@@ -1,6 +1,6 @@
 """The records that the stages hand on as JSON lines."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,6 +33,11 @@ class Pair(NamedTuple):
 def read_samples(path: Path) -> list[Sample]:
     """Raises UserError naming file and line when a line is not a sample."""
     return [Sample(**row) for row in _read(path, Sample._fields, Sample._field_defaults)]
+
+
+def dialogues(samples: Sequence[Sample]) -> list[int]:
+    """The dialogue of each sample; where that is not known, a sample counts as a dialogue of its own."""
+    return [place if sample.dialogue is None else sample.dialogue for place, sample in enumerate(samples)]
 
 
 def read_pairs(path: Path) -> list[Pair]:

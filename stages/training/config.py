@@ -15,16 +15,16 @@ class TrainingConfig(params.Section):
     per_device_train_batch_size: params.BatchSize = 16
     """Samples in one forward pass."""
     gradient_accumulation_steps: params.BatchSize = 1
-    """Forward passes per optimizer step on ONE process. Several processes share them out: the global batch,
+    """Forward passes per optimizer step on ONE process. Several processes divide them: the global batch,
     per_device_train_batch_size × gradient_accumulation_steps, stays what it is."""
     learning_rate: params.LearningRate = 1.0e-4
-    """Of AdamW, at its highest."""
+    """The peak learning rate of AdamW."""
     lr_scheduler_type: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the learning rate goes on after the warm-up."""
+    """Schedule of the learning rate after the warm-up."""
     warmup_ratio: params.WarmupRatio = 0.03
     """Share of the steps in which the learning rate rises from 0."""
     weight_decay: params.WeightDecay = 0.0
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     max_grad_norm: params.GradientNorm = 1.0
     """The gradient's norm is clipped to this, once per optimizer step."""
     logging_steps: params.Steps = 10
@@ -41,7 +41,7 @@ class TrainingConfig(params.Section):
             )
         if self.eval_steps % self.logging_steps:
             # A checkpoint between two rows would lose the part of the running mean that it can't hold.
-            raise ValueError(f"eval_steps {self.eval_steps} is no multiple of logging_steps {self.logging_steps}")
+            raise ValueError(f"eval_steps {self.eval_steps} is not a multiple of logging_steps {self.logging_steps}")
         return self
 
     @property

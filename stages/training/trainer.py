@@ -25,7 +25,7 @@ def share(config: TrainingConfig, dtype: str) -> tuple[int, int]:
     passes by themselves can't be shared out.
 
     Raises:
-        UserError: the global batch can't be shared out evenly among the processes, or their launcher asks for another
+        UserError: the global batch can't be divided evenly among the processes, or their launcher asks for another
             precision.
     """
     count = processes.count()
@@ -156,7 +156,7 @@ def callbacks(work: Path) -> list[Any]:
 def overflowed(optimizer: Any) -> bool:
     """Whether float16's loss scale was too large for this step, which was skipped and halved it.
 
-    Its first steps search for the scale that way. A scale below 1 is no overflow: there a gradient itself is not
+    The first steps search for the scale this way. At a scale below 1 it is not an overflow: a gradient itself is not
     finite.
     """
     scaler = getattr(optimizer, "scaler", None)
@@ -177,14 +177,18 @@ def train(trainer: Any, work: Path) -> None:
     trainer.train(resume_from_checkpoint=str(newest) if newest else None)
 
 
-def write_curves(
-    trainer: Any, log: Path, columns: Sequence[str], eval_columns: Sequence[str], steps_per_epoch: float
-) -> dict[str, Any]:
+CURVE = ("step", "epoch", "loss", "grad_norm", "learning_rate")
+EVAL_CURVE = ("step", "epoch", "eval_loss")
+
+
+def write_curves(trainer: Any, log: Path, steps_per_epoch: float, measured: Sequence[str] = ()) -> dict[str, Any]:
     """Write the curves and the environment into the folder `log`; returns what goes into the metrics of every run.
 
     Args:
         steps_per_epoch: to count epochs of the data, of which the trainer knows nothing.
+        measured: columns beside those of every run; in the evaluation's curve they begin with `eval_`.
     """
+    columns, eval_columns = (*CURVE, *measured), (*EVAL_CURVE, *(f"eval_{name}" for name in measured))
 
     def rows(key: str, names: Sequence[str]) -> list[dict[str, Any]]:
         found = []

@@ -35,7 +35,7 @@ class ChatGLMConfig(PreTrainedConfig):
     num_layers: int = 28
     num_attention_heads: int = 32
     inner_hidden_size: int = 0
-    """Width of the MLP; 0 stands for 4 × hidden_size, where the file does not say."""
+    """Width of the MLP; 0, or no entry in the file, means 4 × hidden_size."""
     max_sequence_length: int = 2048
     layernorm_epsilon: float = 1e-5
     initializer_range: float = 0.02

@@ -40,7 +40,7 @@ class ChatGLMPreTrainedModel(PreTrainedModel):
     _supports_sdpa = True
     _can_compile_fullgraph = True
     derives_position_ids = True
-    """From the ids and the mask, in two channels: whoever calls it leaves position_ids out."""
+    """From the ids and the mask, in two channels: callers leave position_ids out."""
     _can_record_outputs = {"hidden_states": ChatGLMBlock, "attentions": ChatGLMAttention}
 
     @classmethod
@@ -51,15 +51,15 @@ class ChatGLMPreTrainedModel(PreTrainedModel):
             OSError: the weights are pickled, as in the original repository; the message has the command to convert.
         """
         folder = Path(str(pretrained_model_name_or_path))
-        mend = "run `python -m stages.models.chatglm.convert FOLDER NEW_FOLDER` on its folder once, and load the new one"
+        hint = "run `python -m stages.models.chatglm.convert FOLDER NEW_FOLDER` on its folder once, and load the new one"
         if folder.is_dir() and list(folder.glob("*.bin")) and not list(folder.glob("*.safetensors")):
-            raise OSError(f"{folder}: its weights are pickled (.bin), which is not loaded; {mend}")
+            raise OSError(f"{folder}: its weights are pickled (.bin), which is not loaded; {hint}")
         try:
             return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs | {"use_safetensors": True})
         except OSError as error:
             if folder.is_dir() or "safetensors" not in str(error):
                 raise
-            raise OSError(f"{folder}: has no safetensors weights; download it, {mend}") from error
+            raise OSError(f"{folder}: has no safetensors weights; download it, {hint}") from error
 
 
 class ChatGLMModel(ChatGLMPreTrainedModel):
@@ -149,7 +149,7 @@ class ChatGLMModel(ChatGLMPreTrainedModel):
         if past > 0:
             before = self._ending(cache)
             if before is None or before.positions.shape[0] != batch:
-                raise ValueError("this cache does not know where its rows ended any more: pass position_ids [b, 2, s]")
+                raise ValueError("this cache no longer knows where its rows ended: pass position_ids [b, 2, s]")
             return next_positions(before.positions, real)
         if input_ids is None:
             raise ValueError("inputs_embeds do not show where the context ends: pass position_ids [b, 2, s]")
@@ -269,7 +269,7 @@ class ChatGLMForCausalLM(ChatGLMPreTrainedModel, GenerationMixin):
         if real.shape != input_ids.shape:
             raise ValueError(
                 f"attention_mask is {list(real.shape)} for input_ids {list(input_ids.shape)}: to go on from a cache, "
-                "pass the ids from the very start"
+                "pass all ids, from the start"
             )
         return positions_of(self.config, input_ids, real)
 
