@@ -20,6 +20,8 @@ class Meter:
         self.imports_mb = peak_mb()
         self.seconds: list[float] = []
         self.tokens: list[float] = []
+        self.found: dict[str, float] = {}
+        """What `callback` saw."""
         self._since = 0.0
 
     def start(self) -> None:
@@ -33,7 +35,7 @@ class Meter:
         self._since = now
 
     def callback(self) -> Any:
-        """For a `transformers.Trainer`: the whole training is one update."""
+        """For a `transformers.Trainer`: the whole training is one update. `found` gets the mean loss of its steps."""
         from transformers import TrainerCallback
 
         meter = self
@@ -42,8 +44,10 @@ class Meter:
             def on_train_begin(self, *_: Any, **__: Any) -> None:
                 meter.start()
 
-            def on_train_end(self, *_: Any, **__: Any) -> None:
+            def on_train_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
                 meter.update(0)
+                losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+                meter.found = {"loss": sum(losses) / len(losses)}
 
         return Watch()
 

@@ -42,6 +42,9 @@ class ModelConfig(params.Section):
     fsdp: bool = False
     """Shard the base's layers over the processes (FSDP2), which gather each layer when it runs: for a base that does
     not fit one GPU. Without effect in a single process."""
+    deterministic: bool = False
+    """On GPUs: only kernels that add up in a fixed order, so that the same GPU gives the same bytes again; slower. What
+    has no such kernel ends in an error."""
     portable: bool = False
     """On a CPU: the same bytes on every x86-64 processor with AVX2, for about twice the CPU time."""
     cpu_threads: Annotated[int, Field(ge=1, le=256)] | None = None
@@ -55,6 +58,8 @@ class ModelConfig(params.Section):
     def _can_be_loaded(self) -> "ModelConfig":
         if self.trust_remote_code and not hub.is_commit(self.revision):
             raise ValueError("trust_remote_code runs code from the hub: pin `revision` to a full 40-digit commit")
+        if self.fsdp and self.deterministic:
+            raise ValueError("fsdp adds up in no fixed order: set fsdp or deterministic to false")
         if self.fsdp and self.quantization != "none":
             raise ValueError("fsdp can't shard quantized weights: set fsdp to false, or quantization to none")
         return self
@@ -143,6 +148,8 @@ class Base:
         from transformers.utils.logging import set_tqdm_hook
 
         self._check_files()
+        if self.model.deterministic:
+            portable.fix_order()
         # False: in hardware, not emulated
         if self.model.dtype == "bfloat16" and not processes.on_cpu() and not torch.cuda.is_bf16_supported(False):
             raise UserError(
