@@ -88,7 +88,7 @@ def main(
 def read_answers(name: str, folders: list[Path], count: int) -> list[dict[str, Any]]:
     """The answers of a model, from the first of the folders that has them."""
     path = next((folder / f"{name}.jsonl" for folder in folders if (folder / f"{name}.jsonl").is_file()), None)
-    return evaluate.read_answers(path or folders[0] / f"{name}.jsonl", count)
+    return evaluate.read_rows(path or folders[0] / f"{name}.jsonl", count, "predict")
 
 
 if __name__ == "__main__":
