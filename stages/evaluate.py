@@ -50,7 +50,7 @@ def main(
     facts = read_rows(facts_file, count, "preprocess") if facts_file.is_file() else [None] * count
     frozen_base = base_model.read(base)
     processes.announce("evaluate")
-    stacks = {name: stack.resolve(frozen_base, folders) for name, folders in
+    stacks = {name: stack.resolve(frozen_base, folders, name) for name, folders in
               (("sft", [sft]), ("ppo", [sft, ppo]), ("reward", [rm]))}  # fmt: skip
 
     # every process measures everything: it is quick, and a base that is sharded needs all of them

@@ -32,9 +32,9 @@ def main(
     config = params.load(params_file, "ppo", PpoConfig)
     samples = [*records.read_samples(train), *records.read_samples(validate)]
     frozen_base = base_model.read(base)
-    stack.resolve(frozen_base, [rm])
+    stack.resolve(frozen_base, [rm], "reward")
     processes.announce("ppo")
-    stack.resolve(frozen_base, [sft])  # a stack that does not fit ends here, before any weight is read
+    stack.resolve(frozen_base, [sft], "sft")  # a stack that does not fit ends here, before any weight is read
 
     from transformers import set_seed
 
@@ -71,7 +71,6 @@ def main(
         environment.write(log)
         atomic.write_json(log / "metrics.json", summary(state))
         with atomic.folder(to) as folder:
-            stack.save(model, policy[-1], "ppo", frozen_base, [] if config.resume_lora_training else [sft], folder)
             from safetensors.torch import save_file
 
             save_file(
@@ -79,6 +78,7 @@ def main(
                 folder / "value_head.safetensors",
                 metadata={"format": "pt"},
             )
+            stack.save(model, policy[-1], "ppo", frozen_base, [] if config.resume_lora_training else [sft], folder)
 
 
 def build(

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from stages.models import hub, sequence_classifier, sharding
 from stages.runtime import atomic, params, portable, processes, resume
 from stages.runtime.errors import UserError
+from stages.text import json_files
 
 POINTER = "base.json"
 TINY = "tiny"
@@ -186,6 +187,11 @@ class Base:
         return {"local_files_only": True, "trust_remote_code": self.model.trust_remote_code}
 
     def _check_files(self) -> None:
+        if self.identity.startswith("tiny:") and f"tiny:{_content_hash(self.folder, self.model)}" != self.identity:
+            raise UserError(
+                f"{self.folder}: its files are not those that {POINTER} describes; run `dvc checkout {self.folder}`, or "
+                "`dvc repro --force base`"
+            )
         if self.identity.startswith("local:") and _sizes(local_folder(self.model.name), self.model) != self.files:
             raise UserError(
                 f"{self.model.name}: its files are not those that `{self.folder}` recorded; "
@@ -203,7 +209,9 @@ def read(folder: Path) -> Base:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         base = Base(folder, ModelConfig(**document["model"]), document["identity"], document["files"])
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(base.identity, str) or not isinstance(base.files, dict):
+            raise TypeError("identity must be a text, and files an object")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not the pointer of a base model ({error}); run `dvc repro base`") from None
     portable.use(base.model.portable, base.model.cpu_threads)
     return base
@@ -233,6 +241,13 @@ def check_name(model: ModelConfig) -> None:
         raise UserError(
             f"model.name: {model.name} has no {hub.WEIGHTS}, and pickled weights are not loaded; {_hint(local)}"
         )
+    for weights in local.glob(hub.WEIGHTS):
+        if not weights.is_file():
+            raise UserError(f"model.name: {weights} is no file, or a link to none")
+    for index in local.glob(f"{hub.WEIGHTS}.index.json"):
+        names = json_files.read_object(index).get("weight_map")
+        if not isinstance(names, dict) or any(Path(str(name)).name != name for name in names.values()):
+            raise UserError(f"model.name: {index} must name files of its own folder")
 
 
 def write_pointer(folder: Path, model: ModelConfig) -> None:
