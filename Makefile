@@ -50,6 +50,10 @@ results: setup ## print the scores and what each stage cost
 experiments: setup ## the experiments from this commit: what was changed in each, and what that changed
 	@python -m stages.experiments
 
+.PHONY: seeds
+seeds: check ## train this setting with each of SEEDS="1 2 3 4 5", one after the other: mean, deviation, each seed's value
+	@python -m stages.seeds $(or $(SEEDS),1 2 3 4 5) --to reports/seeds.md
+
 .PHONY: compare
 compare: setup ## runs side by side, REVS="main exp-a": beyond chance? Also compare.html, with all answers
 	@python -m stages.compare $(or $(REVS),HEAD) --page compare.html

@@ -174,7 +174,7 @@ class Scorer:
         prompts, ids = [self.prompt(sample) for sample in samples], [self.answer(text) for text in texts]
         pad, device = self.tokenizer.pad_token_id, self.head.weight.device
         plan = forward.plan(forward.lengths(prompts, ids), self.config.tokens_per_batch)
-        to_logits = forward.causal_lm(self.model).get_output_embeddings()
+        head = forward.causal_lm(self.model).get_output_embeddings()
         found = [0.0] * len(ids)
         with torch.no_grad():
             for rows, batch in forward.batches(prompts, ids, plan, pad, device):
@@ -185,7 +185,7 @@ class Scorer:
                 for at, row in enumerate(rows):  # one answer's logits at a time: a large vocabulary fills the memory
                     first = len(prompts[row]) - 1  # the position that predicts the answer's first token
                     span = slice(first, first + len(ids[row]))
-                    ours, theirs = (torch.log_softmax(to_logits(side[at, span]).float(), dim=-1) for side in states)
+                    ours, theirs = (torch.log_softmax(forward.logits(head, side[at, span]), -1) for side in states)
                     found[row] = float((ours.exp() * (ours - theirs)).sum())
         return found
 

@@ -3,8 +3,9 @@
 python -m stages.ppo --help
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 
@@ -14,6 +15,16 @@ from stages.runtime import atomic, curves, environment, params, processes, resum
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 from stages.text import encoding, records
+
+
+class Inputs(NamedTuple):
+    """The files and folders that a policy is trained from."""
+
+    train: Path
+    validate: Path
+    base: Path
+    sft: Path
+    rm: Path
 
 
 @command
@@ -30,28 +41,53 @@ def main(
     """Train the policy against the reward model."""
     seed = params.load(params_file, "seed", int)
     config = params.load(params_file, "ppo", PpoConfig)
-    samples = [*records.read_samples(train), *records.read_samples(validate)]
-    frozen_base = base_model.read(base)
-    stack.resolve(frozen_base, [rm], "reward")
+    run("ppo", Inputs(train, validate, base, sft, rm), to, log, seed, config, new_trainer)
+
+
+def new_trainer(**arguments: Any) -> Any:
+    from stages.rl.trainer import Trainer
+
+    return Trainer(**arguments)
+
+
+def run(
+    name: str,
+    inputs: Inputs,
+    to: Path,
+    log: Path,
+    seed: int,
+    config: PpoConfig,
+    new_trainer: Callable[..., Any],
+    more_inputs: Sequence[Path] = (),
+) -> None:
+    """Train, and write adapter, curve and metrics.
+
+    Args:
+        name: of the work folder that an unfinished run leaves.
+        new_trainer: makes a `stages.rl.trainer.Trainer` of its arguments.
+        more_inputs: what else decides the result.
+    """
+    samples = [*records.read_samples(inputs.train), *records.read_samples(inputs.validate)]
+    frozen_base = base_model.read(inputs.base)
+    stack.resolve(frozen_base, [inputs.rm], "reward")
     processes.announce("ppo")
-    stack.resolve(frozen_base, [sft], "sft")  # a stack that does not fit ends here, before any weight is read
+    stack.resolve(frozen_base, [inputs.sft], "sft")  # a stack that does not fit ends here, before any weight is read
 
     from transformers import set_seed
 
     accelerator = processes.join()
-    with resume.folder("ppo", [seed, config.model_dump()], [train, validate, base, sft, rm]) as state_folder:
+    with resume.folder(name, [seed, config.model_dump()], [*inputs, *more_inputs]) as state_folder:
         from stages.generation.generate import eos_ids
-        from stages.rl.trainer import Trainer
 
         set_seed(seed)
         tokenizer = frozen_base.tokenizer()
-        model, policy, reference = build(frozen_base, sft, rm, config, accelerator.device)
+        model, policy, reference = build(frozen_base, inputs.sft, inputs.rm, config, accelerator.device)
         prompts = [encode(tokenizer, sample, config) for sample in samples]
-        trainer = Trainer(
+        trainer = new_trainer(
             model=model,
             policy=policy,
             reference=reference,
-            reward_head=reward.load_head(rm, accelerator.device),
+            reward_head=reward.load_head(inputs.rm, accelerator.device),
             prompts=prompts,
             eos=eos_ids(model, tokenizer),
             pad=tokenizer.pad_token_id,
@@ -78,7 +114,8 @@ def main(
                 folder / "value_head.safetensors",
                 metadata={"format": "pt"},
             )
-            stack.save(model, policy[-1], "ppo", frozen_base, [] if config.resume_lora_training else [sft], folder)
+            below = [] if config.resume_lora_training else [inputs.sft]
+            stack.save(model, policy[-1], "ppo", frozen_base, below, folder)
 
 
 def build(

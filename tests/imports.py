@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGE = "stages"
+PACKAGES = {"stages", "controls"}
 
 
 def closure(module: Path, root: Path = ROOT) -> list[Path]:
@@ -47,7 +47,7 @@ def loaded_with(module: Path, root: Path = ROOT) -> set[str]:
         for name in names(_run_on_import(tree(file).body)):
             waiting += files(name, root)
             found.add(name.partition(".")[0])
-    return found - {PACKAGE}
+    return found - PACKAGES
 
 
 def names(nodes: Iterator[ast.AST]) -> set[str]:
@@ -70,7 +70,7 @@ def names(nodes: Iterator[ast.AST]) -> set[str]:
 def files(name: str, root: Path = ROOT) -> list[Path]:
     """The project's files that Python runs to import the dotted name: the module and the packages around it."""
     parts = name.split(".")
-    if parts[0] != PACKAGE:
+    if parts[0] not in PACKAGES:
         return []
     paths = [root.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1)]
     return [file for path in paths for file in (path.with_suffix(".py"), path / "__init__.py") if file.is_file()]

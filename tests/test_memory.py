@@ -44,7 +44,7 @@ def test_parameters_are_those_of_the_network(name):
 @pytest.mark.parametrize("name", memory_check.SHAPES)
 def test_computed_is_what_pytorch_allocates(name):
     found = memory_check.cases([name])
-    assert len(found) == 12
+    assert len(found) == 10
     for _, case, computed, measured in found:
         assert abs(measured / computed - 1) < 0.15, (case, computed, measured)
 

@@ -68,7 +68,7 @@ class Runs:
     def run(self, stage: str, to: Path, kill: list | None = None, **changed: object) -> tuple[int, str]:
         """The exit code (−9 for killed) and what the run said; outputs go below `to`, and its state into `to`.work."""
         params = to.with_suffix(".yaml")
-        params.write_text(yaml.safe_dump(PARAMS | {"seed": 3, stage: PARAMS[stage] | changed}))
+        params.write_text(yaml.safe_dump(PARAMS | {"seed": 3, "data": {"seed": 3}, stage: PARAMS[stage] | changed}))
         order = {
             "stage": stage,
             "arguments": self.inputs[stage]

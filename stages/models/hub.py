@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from stages.models.local_model import WEIGHTS
 from stages.runtime.errors import UserError
 
-WEIGHTS = "*.safetensors"
 CHATGLM_FILE = "ice_text.model"
 """Only the first ChatGLM-6B has it. Its own repository has pickled weights alone, which this project converts."""
 

@@ -209,13 +209,14 @@ def merged(model: Any, only_if: bool = True) -> Iterator[None]:
                     (layer.get_delta_weight(name) for name in layer.active_adapters if name in layer.lora_A),
                     start=torch.zeros((), dtype=weight.dtype, device=weight.device),
                 )
-                saved.append((layer, weight.data))
-                weight.data = (weight.data + delta).to(weight.dtype)  # LoRA is float32: one rounding
+                saved.append((layer, weight.detach().clone()))
+                # In place: a recorded pass reads the weights where they are. LoRA is float32: one rounding.
+                weight.copy_(weight + delta)
                 layer.merged_adapters.extend(layer.active_adapters)
         yield
     finally:
         for layer, weight in saved:
-            layer.base_layer.weight.data = weight
+            layer.base_layer.weight.data.copy_(weight)
             layer.merged_adapters.clear()
 
 

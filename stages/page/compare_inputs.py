@@ -80,7 +80,7 @@ def read(name: str, model: str, read_text: ReadText, reports: str) -> Run:
     late = lock.unfinished(lock.upstream(last), params)
     if late:
         raise Unfinished(f"stage `{late}` has not run since its parameters or inputs changed")
-    rows = _rows(read_text(answers), f"{name}: {answers}")
+    rows = rows_of(read_text(answers), f"{name}: {answers}")
     return Run(
         name=name,
         model=model,
@@ -90,7 +90,7 @@ def read(name: str, model: str, read_text: ReadText, reports: str) -> Run:
         environment=_environment(read_text, f"{reports}/{model}/environment.json"),
         questions=[_question(row, at) for at, row in enumerate(rows)],
         answers=[row["predict"] for row in rows],
-        scores=_scores(_rows(read_text(scores), f"{name}: {scores}"), len(rows), f"{name}: {scores}"),
+        scores=_scores(rows_of(read_text(scores), f"{name}: {scores}"), len(rows), f"{name}: {scores}"),
         curves={
             curve: _curve(read_text(f"{reports}/{path}"))
             for curve, (path, _) in CURVES.items()
@@ -108,7 +108,7 @@ def _yaml(text: str, where: str) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def _rows(text: str, where: str) -> list[dict[str, Any]]:
+def rows_of(text: str, where: str) -> list[dict[str, Any]]:
     try:
         return [json.loads(line) for line in text.splitlines()]
     except json.JSONDecodeError as error:

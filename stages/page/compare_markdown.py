@@ -19,17 +19,17 @@ def markdown(comparison: Comparison, notes: Sequence[Sentence], language: str) -
     """
     blocks = []
     changed, runs = compare_tables.changed(comparison), compare_tables.each_run(comparison)
-    blocks.append(_table(changed, language) if changed.rows else say(Sentence("compare.nothing-changed"), language))
-    blocks.append(_table(compare_tables.metrics(comparison), language))
+    blocks.append(table(changed, language) if changed.rows else say(Sentence("compare.nothing-changed"), language))
+    blocks.append(table(compare_tables.metrics(comparison), language))
     if runs:
-        blocks.append(_table(runs, language))
+        blocks.append(table(runs, language))
     blocks += [say(note, language) for note in notes]
     return "\n\n".join(blocks) + "\n"
 
 
-def _table(table: Table, language: str) -> str:
-    head = [_escaped(say(title, language)) for title in table.head]
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *([_cell(c, language) for c in row] for row in table.rows)]
+def table(shown: Table, language: str) -> str:
+    head = [_escaped(say(title, language)) for title in shown.head]
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *([_cell(c, language) for c in row] for row in shown.rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 

@@ -31,6 +31,12 @@ def dictionary() -> dict[str, dict[str, str]]:
     return found | {f"metric.{metric.name}": {"en": metric.en, "zh": metric.zh} for metric in METRICS}
 
 
+def add(texts: Mapping[str, dict[str, str]]) -> None:
+    """Sentences of a page that is made outside of this room; none may be here already."""
+    assert all(dictionary().get(key, text) == text for key, text in texts.items())
+    dictionary().update(texts)
+
+
 def say(sentence: "str | Sentence | list[Sentence]", language: str) -> str:
     """A sentence in a language; a plain text is the same in both."""
     if isinstance(sentence, Sentence):

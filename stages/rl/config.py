@@ -60,6 +60,9 @@ class PpoConfig(Section):
     """Responses generated side by side."""
     merge_adapters_for_rollouts: bool = True
     """Add the adapters into the weights while sampling: quicker, for a second copy of the layers with LoRA."""
+    cuda_graphs: bool = False
+    """On a GPU: record the pass of a sampled token once per shape and replay it; keys and values then stay in memory
+    while the policy learns. Not yet run on a GPU."""
     lm_head_chunk: Tokens = 1024
     """Response tokens that go through the LM head at a time; this bounds the memory of the logits."""
 

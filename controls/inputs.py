@@ -1,0 +1,112 @@
+"""What the controls wrote → one checked `Found`."""
+
+import json
+import statistics
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from controls.best_of_n import SIZES
+from controls.models import MODELS
+from stages.metrics.definitions import METRICS
+from stages.page.compare_inputs import rows_of
+from stages.page.inputs import Column
+from stages.runtime.errors import UserError
+
+JUDGES = ("reward", "gold")
+CURVES = ("ppo_half", "no_critic", "length_only")
+
+
+class Found(NamedTuple):
+    dialogues: list[int]
+    """Of each test question."""
+    numbers: dict[str, dict[str, Column]]
+    """Model → metric, `reward`, `gold`, `kl` → one number per question. The two rewards are in standard deviations of
+    the SFT model's answers, whose mean is 0: the reward models have units of their own."""
+    best_of_n: dict[int, dict[str, list[float]]]
+    """n → `reward`, `gold` → the expected value of each question, in the same unit."""
+    curves: dict[str, dict[str, list[float]]]
+    """Policy → column → one number per update, `score` and `gold` in the same unit, from the first update's on."""
+    accuracy: dict[str, dict[str, float]]
+    """`proxy`, `gold` → held-out accuracy and number of pairs."""
+
+
+def read(controls: Path, answers: Path) -> Found:
+    """Read the folder of the controls' reports, and one of the answers' files for the dialogues.
+
+    Raises:
+        UserError: a file breaks off or has other questions than its neighbour.
+        FileNotFoundError: a file is missing.
+    """
+    questions = _rows(answers)
+    numbers = {
+        model.name: _numbers(controls / "evaluation" / f"{model.name}.jsonl", len(questions)) for model in MODELS
+    }
+    units = {judge: _unit(numbers["sft"][judge]) for judge in JUDGES}
+    for columns in numbers.values():
+        for judge, unit in units.items():
+            columns[judge] = [unit.of(value) for value in columns[judge] if value is not None]
+    path = controls / "best_of_n.jsonl"
+    drawn = _rows(path, len(questions))
+    try:
+        best_of_n = {
+            n: {judge: [units[judge].of(row[str(n)][judge]) for row in drawn] for judge in JUDGES} for n in SIZES
+        }
+        accuracy = {name: _accuracy(controls / f"reward_{name}" / "metrics.json") for name in ("proxy", "gold")}
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: key {error} is missing; run `make controls`") from None
+    return Found(
+        dialogues=[at if row.get("dialogue") is None else row["dialogue"] for at, row in enumerate(questions)],
+        numbers=numbers,
+        best_of_n=best_of_n,
+        curves={policy: _curve(controls / policy / "curve.csv", units) for policy in CURVES},
+        accuracy=accuracy,
+    )
+
+
+class Unit(NamedTuple):
+    mean: float
+    deviation: float
+
+    def of(self, value: float) -> float:
+        return (value - self.mean) / self.deviation
+
+
+def _unit(values: Column) -> Unit:
+    known = [value for value in values if value is not None]
+    return Unit(statistics.fmean(known), statistics.pstdev(known) or 1.0)
+
+
+def _rows(path: Path, count: int | None = None) -> list[dict[str, Any]]:
+    rows = rows_of(path.read_text(encoding="utf-8"), str(path))
+    if count is not None and len(rows) != count:
+        raise UserError(f"{path}: {len(rows)} lines for {count} test questions; run `make controls`")
+    return rows
+
+
+def _numbers(path: Path, count: int) -> dict[str, Column]:
+    rows = _rows(path, count)
+    keys = [metric.key for metric in METRICS if not metric.whole_set] + ["gold", "kl"]
+    columns: dict[str, Column] = {}
+    for key in keys:
+        values = [row.get(key) for row in rows]
+        if any(value is not None for value in values):
+            columns[key] = [None if value is None else float(value) for value in values]
+    if missing := [judge for judge in JUDGES if None in columns.get(judge, [None])]:
+        raise UserError(f"{path}: key `{missing[0]}` is missing; run `make controls`")
+    return columns
+
+
+def _curve(path: Path, units: dict[str, Unit]) -> dict[str, list[float]]:
+    import csv
+
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = {name: [float(row[name]) for row in rows] for name in ("step", "kl", "score", "gold", "response_length")}
+    for name, judge in (("score", "reward"), ("gold", "gold")):
+        found[name] = [(value - found[name][0]) / units[judge].deviation for value in found[name]]
+    return found
+
+
+def _accuracy(path: Path) -> dict[str, float]:
+    document = json.loads(path.read_text(encoding="utf-8"))
+    return {"accuracy": document["eval_accuracy"], "pairs": document["pairs"]["train"]}

@@ -1,0 +1,112 @@
+"""Several seeds of the workspace's setting, trained one after the other, and what they say together.
+
+    make seeds SEEDS="1 2 3 4 5"
+
+Each is an experiment of DVC's queue, `seed-1`, `seed-2`, …; all hold out the same data, which `data.seed` decides. DVC
+takes the results of stages that ran before from its cache.
+"""
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages import compare
+from stages.metrics.definitions import MODELS
+from stages.runtime import atomic
+from stages.runtime.command import command
+from stages.runtime.errors import UserError
+
+WAITING = ("Queued", "Running")
+POLL = 10
+"""Seconds between two looks at the queue."""
+
+
+@command
+def main(
+    seeds: Annotated[list[int], typer.Argument(min=0, help="the seeds")],
+    to: Annotated[Path | None, typer.Option(help="also write the table there (Markdown)")] = None,
+    language: Annotated[str, typer.Option(help="en or zh, of the table")] = "en",
+) -> None:
+    """Queue an experiment for each seed, run them with one worker, and print their table once all have ended."""
+    names = [name_of(seed) for seed in seeds]
+    if running := [name for name, status in compare.queue().items() if name in names and status == "Running"]:
+        raise UserError(f"{running[0]} is running: wait for it, or end it with `dvc queue kill {running[0]}`")
+    listed = dvc("exp", "list", "--name-only").split() + list(compare.queue())
+    if old := sorted(set(listed) & set(names)):  # of the same commit; what has not changed since is in the cache
+        dvc("exp", "remove", *old)
+    for seed in seeds:
+        dvc(*queue_line(seed))
+    dvc("queue", "start", "--jobs", "1")
+    try:
+        wait(names)
+    except KeyboardInterrupt:
+        print("\nthe queue goes on; see `make watch` and `dvc queue status`", file=sys.stderr)
+        raise SystemExit(130) from None
+    text = table(names, language)
+    print(text, end="")
+    if to:
+        atomic.write_text(to, text)
+
+
+def name_of(seed: int) -> str:
+    return f"seed-{seed}"
+
+
+def queue_line(seed: int) -> list[str]:
+    """The arguments of `dvc` that queue the workspace with this seed."""
+    return ["exp", "run", "--queue", "--name", name_of(seed), "--set-param", f"seed={seed}"]
+
+
+def dvc(*arguments: str) -> str:
+    """What `dvc` prints. Not to a pipe: the queue's worker would keep it open for as long as it works."""
+    import tempfile
+
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as out, tempfile.TemporaryFile("w+", encoding="utf-8") as err:
+        done = subprocess.run([sys.executable, "-m", "dvc", *arguments], stdout=out, stderr=err, check=False)
+        out.seek(0)
+        err.seek(0)
+        if done.returncode:
+            raise UserError(f"`dvc {' '.join(arguments)}` failed: {err.read().strip()[-300:]}")
+        return out.read()
+
+
+def wait(names: Sequence[str]) -> None:
+    """Return once none of the experiments waits or runs; each that ends is told."""
+    left = set(names)
+    while left:
+        statuses = compare.queue()
+        ended = {name for name in left if statuses.get(name) not in WAITING}
+        for name in sorted(ended):
+            print(f"{name}: {statuses.get(name, 'gone').lower()}", file=sys.stderr)
+        left -= ended
+        if left:
+            time.sleep(POLL)
+
+
+def table(names: Sequence[str], language: str, reports: str = "reports") -> str:
+    """Markdown: of each model mean ± standard deviation over the seeds, their differences, and each seed's values."""
+    from stages.page import compare_markdown, compare_settings, compare_tables
+    from stages.page.i18n import Sentence, say
+
+    settings, left_out = [], []
+    for model in MODELS:
+        runs, notes = compare.read([f"{name}:{model}" for name in names], reports)
+        compare_settings.same_questions(runs)
+        settings += compare_settings.group(
+            [run._replace(name=say(Sentence(f"model.{model}"), language)) for run in runs]
+        )
+        left_out = notes
+    compared = compare_settings.compare(settings)
+    tables = [compare_tables.metrics(compared), compare_tables.each_run(compared)]
+    texts = [compare_markdown.table(each, language) for each in tables if each]
+    notes = [*compare_settings.caveats(compared), *left_out]
+    return "\n\n".join([*texts, *(say(note, language) for note in notes)]) + "\n"
+
+
+if __name__ == "__main__":
+    typer.run(main)

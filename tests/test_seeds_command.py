@@ -1,0 +1,99 @@
+"""`make seeds`: what it queues, that it waits for the end of it, and the table of what came out."""
+
+import contextlib
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+from finished_runs import Project
+
+from stages import compare, seeds
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # in dependencies of DVC
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A commit with the experiments of two seeds."""
+    project = Project(tmp_path_factory.mktemp("project"))
+    project.run()
+    project.record()
+    project.commit("first")
+    for seed in (1, 2):
+        project.run(seed=seed, closing=0.6)
+        project.record()
+        project.experiment(seeds.name_of(seed))
+    return project
+
+
+def test_the_table_holds_mean_deviation_and_each_value(project: Project) -> None:
+    with contextlib.chdir(project.folder):
+        text = seeds.table(["seed-1", "seed-2"], "en")
+        runs, _ = compare.read(["seed-1:ppo", "seed-2:ppo"], "reports")
+    assert "| Metric | Base (+1 more) | SFT (+1 more) | difference from Base (+1 more) | PPO (+1 more) |" in text
+    values = [statistics.fmean(run.scores["rouge-l"]) for run in runs]
+    row = next(line for line in text.splitlines() if line.startswith("| ROUGE-L"))
+    assert f"{statistics.fmean(values):.2f} (± {statistics.stdev(values):.2f}, n = 2)" in row
+    each = [line.split(" | ") for line in text.splitlines() if line.startswith("| PPO |")]
+    assert [line[1] for line in each] == ["`1`", "`2`"]
+    for line, value in zip(each, values, strict=True):
+        assert f"{value:.2f}" in line
+    assert "of seeds" in text
+
+
+def test_an_experiment_that_failed_is_left_out_and_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "queue", lambda: {"seed-3": "Failed"})
+    with contextlib.chdir(project.folder):
+        text = seeds.table(["seed-1", "seed-2", "seed-3"], "en")
+    assert "Left out: seed-3:ppo: the experiment is failed." in text
+
+
+def test_the_line_is_one_that_dvc_takes() -> None:
+    from dvc.cli import parse_args
+
+    parsed = parse_args(seeds.queue_line(7))
+    assert (parsed.queue, parsed.name, parsed.set_param) == (True, "seed-7", ["seed=7"])
+
+
+def test_each_seed_is_queued_and_waited_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done: list[Any] = []
+    states = [
+        {"seed-1": "Success"},  # of the last time, in three looks at what is there
+        {"seed-1": "Success"},
+        {"seed-1": "Running", "seed-2": "Queued"},
+        {"seed-1": "Success", "seed-2": "Running"},
+        {"seed-1": "Success", "seed-2": "Failed"},
+    ]
+
+    def dvc(*arguments: str) -> str:
+        done.append(arguments)
+        return "seed-1\nother\n" if arguments[:2] == ("exp", "list") else ""
+
+    monkeypatch.setattr(seeds, "dvc", dvc)
+    monkeypatch.setattr(compare, "queue", lambda: states.pop(0))
+    monkeypatch.setattr(seeds, "POLL", 0)
+    monkeypatch.setattr(seeds, "table", lambda names, language: f"{names}\n")
+    seeds.main([1, 2], tmp_path / "seeds.md")
+    assert done[1:] == [
+        ("exp", "remove", "seed-1"),
+        tuple(seeds.queue_line(1)),
+        tuple(seeds.queue_line(2)),
+        ("queue", "start", "--jobs", "1"),
+    ]
+    assert not states, "it looked until both had ended"
+    printed = capsys.readouterr()
+    assert printed.out == (tmp_path / "seeds.md").read_text() == "['seed-1', 'seed-2']\n"
+    assert printed.err == "seed-1: success\nseed-2: failed\n"
+
+
+def test_a_seed_that_runs_already_is_left_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(compare, "queue", lambda: {"seed-2": "Running"})
+    monkeypatch.setattr(seeds, "dvc", lambda *arguments: pytest.fail(f"dvc {arguments}"))
+    with pytest.raises(SystemExit):
+        seeds.main([1, 2], None)
+    assert "seed-2 is running" in capsys.readouterr().err
