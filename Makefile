@@ -74,9 +74,17 @@ test: setup ## lint, types and tests; among these the smallest run of the whole 
 test-fast: setup ## the tests that need no trained model
 	python -m pytest -m "not slow and not browser and not gpu and not real"
 
+.PHONY: smollm2
+smollm2: setup ## fetch SmolLM2-135M-Instruct, a real chat model (93 MB), into models/smollm2-135m
+	@python -m stages.smollm2
+
+.PHONY: test-real
+test-real: smollm2 ## the whole pipeline on it, a quarter of an hour: resume and export included
+	@python tests/real_model.py $(or $(WORK),$(shell mktemp -d))
+
 .PHONY: fuzz
-fuzz: setup ## 10,000 hostile data files against preprocess and import: no traceback, no hang
-	@python -m tests.fuzz.hostile_data --cases 10000
+fuzz: setup ## 10,000 hostile data files, parameters and model folders: no traceback, no hang, no silent nonsense
+	@python tests/fuzz/hostile.py --cases 10000
 
 .PHONY: data
 data: setup ## fetch the COVID dialogues
@@ -108,6 +116,15 @@ bench: setup .bench-venv/installed ## measure SFT, RM and predict against TRL 1.
 .bench-venv/installed: benchmarks/requirements-trl.txt
 	$(PYTHON) -m venv .bench-venv
 	.bench-venv/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 --requirement $<
+	touch $@
+
+.PHONY: bench-llamafactory
+bench-llamafactory: setup .bench-lf/installed ## measure SFT, RM and predict against LLaMA-Factory 0.9.5 in an environment of its own
+	@python -m benchmarks.stages --llamafactory-python .bench-lf/bin/python
+
+.bench-lf/installed: benchmarks/requirements-llamafactory.txt
+	$(PYTHON) -m venv .bench-lf
+	.bench-lf/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
 	touch $@
 
 .PHONY: chat

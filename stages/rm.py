@@ -106,8 +106,8 @@ def main(
             },
         )
         with atomic.folder(to) as folder:
-            stack.save(run.model, "default", "reward", frozen_base, [], folder)
             reward.save_head(run.model, folder)
+            stack.save(run.model, "default", "reward", frozen_base, [], folder)
 
 
 MEASURED = ("accuracy", "margin")

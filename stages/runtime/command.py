@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from stages.runtime import atomic, parent, processes, resume
-from stages.runtime.errors import UserError
+from stages.runtime.errors import UserError, printable
 
 HINTS = {
     errno.ENOSPC: "free space",
@@ -66,7 +66,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         if os.environ.get("COVID_DOCTOR_TRACEBACK"):
             raise cause
         _end_bars()
-        _tell(f"error: {message}")
+        _tell(f"error: {printable(message)}")
         raise SystemExit(1)
 
     return run
