@@ -54,6 +54,12 @@ experiments: setup ## the experiments from this commit: what was changed in each
 seeds: check ## train this setting with each of SEEDS="1 2 3 4 5", one after the other: mean, deviation, each seed's value
 	@python -m stages.seeds $(or $(SEEDS),1 2 3 4 5) --to reports/seeds.md
 
+.PHONY: controls
+controls: check ## did PPO pay? best of n, DPO, PPO for length only and without a critic, judged by a second reward model
+	@python -m stages.recover
+	dvc repro controls/dvc.yaml
+	@cat reports/controls.md
+
 .PHONY: compare
 compare: setup ## runs side by side, REVS="main exp-a": beyond chance? Also compare.html, with all answers
 	@python -m stages.compare $(or $(REVS),HEAD) --page compare.html

@@ -21,6 +21,7 @@ from stages.rl.config import PpoConfig
 from stages.runtime import atomic, params, processes, resume
 from stages.runtime.command import command
 from stages.text import held_out, records
+from stages.text.encoding import Encoded
 from stages.training import length_grouping, trainer, weighted
 
 
@@ -49,7 +50,8 @@ def main(
     choosing, _ = held_out.parts(records.read_pairs(validate))
     frozen_base = base_model.read(base)
     folders = stack.resolve(frozen_base, [sft_folder])
-    trainer.check_processes(config, frozen_base.model.dtype)
+    processes.announce("dpo")
+    trainer.share(config, frozen_base.model.dtype)
 
     parameters = [seed, config.model_dump(), lora.model_dump(), beta]
     with resume.folder("controls-dpo", parameters, [train, validate, base, sft_folder, Path(__file__)]) as state:
@@ -67,7 +69,7 @@ def main(
         model = get_peft_model(model, lora.fit(model, "ppo").config(task_type="CAUSAL_LM"))
         run = weighted.trainer(
             preference_loss(beta),
-            ["loss", "accuracy", "margin"],
+            ["loss", *rm.MEASURED],
             step_weight=config.batch_size,
             model=model,
             args=trainer.arguments(config, frozen_base.model, seed, state),
@@ -80,7 +82,7 @@ def main(
         if not processes.is_first():
             return
 
-        outcome = trainer.write_curves(run, log, rm.CURVE, rm.EVAL_CURVE, len(pairs) / config.batch_size)
+        outcome = trainer.write_curves(run, log, len(pairs) / config.batch_size, rm.MEASURED)
         sizes = {"train": len(pairs), "choosing": len(choosing)}
         atomic.write_json(log / "metrics.json", {"pairs": sizes, "beta": beta, **outcome})
         with atomic.folder(to) as folder:
@@ -90,7 +92,7 @@ def main(
 def collate(pairs: Sequence[rm.EncodedPair], pad: int) -> dict[str, Any]:
     """What SFT's loss reads, [2b, T]: all chosen answers, then all rejected ones."""
     rows = [(pair.prompt, pair.chosen) for pair in pairs] + [(pair.prompt, pair.rejected) for pair in pairs]
-    return sft.collate([sft.EncodedSample([*prompt, *ids], len(prompt), 0, 0, 0) for prompt, ids in rows], pad)
+    return sft.collate([sft.EncodedSample(Encoded(prompt), Encoded(ids)) for prompt, ids in rows], pad)
 
 
 def preference_loss(beta: float) -> weighted.Measure:

@@ -45,9 +45,8 @@ def main(
     config = params.load(params_file, "evaluate", EvaluateConfig)
     samples, training = records.read_samples(data / "test.jsonl"), records.read_samples(data / "train.jsonl")
     _, pairs = held_out.parts(records.read_pairs(data / "preferences_validate.jsonl"))
-    count, facts_file = len(samples), data / "facts.jsonl"  # which not all data bring
-    rows = {name: read_rows(answers / f"{name}.jsonl", count, "predict") for name in definitions.MODELS}
-    facts = read_rows(facts_file, count, "preprocess") if facts_file.is_file() else [None] * count
+    rows = {name: read_rows(answers / f"{name}.jsonl", len(samples), "predict") for name in definitions.MODELS}
+    facts = read_facts(data / "facts.jsonl", len(samples))
     frozen_base = base_model.read(base)
     processes.announce("evaluate")
     stacks = {name: stack.resolve(frozen_base, folders, name) for name, folders in
@@ -198,6 +197,11 @@ def written(tokenizer: Any, text: str, own: bool) -> dict[str, str]:
 
 def rounded(numbers: dict[str, Any]) -> dict[str, Any]:
     return {key: round(value, 4) if isinstance(value, float) else value for key, value in numbers.items()}
+
+
+def read_facts(path: Path, count: int) -> Sequence[dict[str, Any] | None]:
+    """What is known of each test question; nothing where the data bring no facts."""
+    return read_rows(path, count, "preprocess") if path.is_file() else [None] * count
 
 
 def read_rows(path: Path, count: int, stage: str) -> list[dict[str, Any]]:

@@ -75,10 +75,9 @@ class Repro:
         return True
 
     def others(self) -> list[psutil.Process]:
-        """All processes that work in this checkout, but `dvc` itself."""
-        return [
-            each for each in psutil.process_iter() if works_in(each, self.checkout) and each.pid != self.process.pid
-        ]
+        """All processes that work in this checkout, but `dvc` itself and this one."""
+        apart = (self.process.pid, os.getpid())
+        return [each for each in psutil.process_iter() if each.pid not in apart and works_in(each, self.checkout)]
 
     def gone(self) -> bool:
         """Whether everything of this run ends in time."""

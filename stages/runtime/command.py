@@ -75,7 +75,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 def _tell(line: str) -> None:
     """Print the line; of several processes only the first does, if it has come to the same error."""
     if not processes.is_first():
-        time.sleep(3)  # it ends meanwhile, and its launcher then ends this one
+        time.sleep(10)  # it ends meanwhile, and its launcher then ends this one
     print(line, file=sys.stderr, flush=True)
     report = os.environ.get("TORCHELASTIC_ERROR_FILE")  # what torch's launcher shows as the cause in its summary
     if report:
