@@ -50,7 +50,7 @@ def bill(name: str, files: dict[str, str], base: Base, adapters: Sequence[Path],
     """CycloneDX 1.6 (ecma-international.org/publications-and-standards/standards/ecma-424): the model, and below it the
     base, the adapters that were merged, the data that they learnt from, and the packages that this was exported with.
     """
-    parts = [
+    parts: list[dict[str, Any]] = [
         {"type": "machine-learning-model", "bom-ref": "base", "name": base.model.name, "version": base.identity},
         *(
             {
@@ -96,8 +96,14 @@ def libraries() -> list[dict[str, Any]]:
     for name, distribution in sorted(found.items()):
         public = distribution.version.partition("+")[0]  # an index knows no local version such as 2.13.0+cpu
         purl = f"pkg:pypi/{name}@{public}"
-        component = {"type": "library", "bom-ref": purl, "name": name, "version": distribution.version, "purl": purl}
-        if licence := distribution.metadata.get("License-Expression"):
-            component["licenses"] = [{"expression": licence}]
+        component: dict[str, Any] = {
+            "type": "library",
+            "bom-ref": purl,
+            "name": name,
+            "version": distribution.version,
+            "purl": purl,
+        }
+        if "License-Expression" in distribution.metadata:
+            component["licenses"] = [{"expression": distribution.metadata["License-Expression"]}]
         components.append(component)
     return components

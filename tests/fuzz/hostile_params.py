@@ -18,6 +18,7 @@ from hostile_data import SOUND
 
 from stages import check
 from stages.parameters import SECTIONS
+from stages.preflight import forecast
 from stages.runtime import params
 from stages.runtime.errors import UserError
 
@@ -70,7 +71,7 @@ def run(case: int, seed: int, top: Path, sound: bytes) -> str:
         return "refused"
     sections = {name: params.load(file, name, kind) for name, kind in SECTIONS.items()}
     finite({name: section for name, section in sections.items() if name != "seed"})
-    steps = check.planned(sections, check.samples(file))
+    steps = forecast.planned(sections, check.samples(file))
     assert all(0 < count < 10**9 for count in steps.values()), steps
     return "taken"
 
