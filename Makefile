@@ -136,12 +136,24 @@ docs: setup ## run every command that the README shows, in a fresh clone, with t
 	@python tests/run_readme.py
 
 .PHONY: lock
-lock: ## write requirements.lock anew from the ranges in pyproject.toml
+lock: ## write requirements.lock and requirements.hashes anew from the ranges in pyproject.toml
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --group dev --requirement pyproject.toml
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
+	grep -v '^torch==' requirements.lock > .torchless.partial
+	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --no-deps --report .hashes.partial --requirement .torchless.partial
+	$(BIN)/python -c "$$HASHED" < .hashes.partial > requirements.hashes
+	rm .torchless.partial .hashes.partial
+
+define HASHED
+import json, sys
+for each in json.load(sys.stdin)["install"]:
+    about, hashes = each["metadata"], each["download_info"]["archive_info"]["hashes"]
+    print("{name}=={version}".format(**about), "--hash=sha256:" + hashes["sha256"])
+endef
+export HASHED
 
 .PHONY: publish-store
 publish-store: setup ## put what this commit's run left into the folder TO=..., for any web host to serve

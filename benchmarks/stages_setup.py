@@ -29,7 +29,9 @@ def main(folder: Path, settings: dict[str, Any]) -> None:
     ]
     texts = []
     for number, sample in enumerate(samples[: settings["samples"]]):
-        prompt = encoding.encode_prompt(tokenizer, sample.history, sample.instruction, 256, "sft").ids
+        prompt = encoding.encode_prompt(tokenizer, sample.history, sample.instruction, 256, "sft").ids * settings.get(
+            "repeat", 1
+        )
         answer = encoding.encode_answer(tokenizer, sample.output, 128).ids
         other = encoding.encode_answer(tokenizer, samples[-1 - number].output, 128).ids
         texts.append({"prompt": prompt, "chosen": answer, "rejected": other})

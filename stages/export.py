@@ -56,7 +56,7 @@ def main(
         card = model_card.text(model, frozen_base, adapters, parameters, measured, model_type, to.name)
         atomic.write_text(folder / "README.md", card)
         kinds = ("dialogues", "preferences") if model is Name.ppo else ("dialogues",) if folders else ()
-        provenance.write(folder, to.name, frozen_base, adapters, [parameters["data"][kind] for kind in kinds])
+        provenance.write(folder, to.name, frozen_base, folders, [parameters["data"][kind] for kind in kinds])
     native = (
         "; transformers loads it only after `stages.models.chatglm.register()`"
         if model_type == model_card.CHATGLM

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from parameters import ROOT
 
-from benchmarks import ppo, stages
+from benchmarks import ppo, scaling, stages
 
 SMALL = {
     "vocab_size": 400,
@@ -66,6 +66,16 @@ def test_both_sides_do_the_same_work(task, prepared, capsys):
         assert ours["positions"] > 0 and theirs["positions"] > 0
     stages.show(task, {"ours": [ours], "peer": [theirs]}, 1e-3, None if task == "predict" else 100)
     assert capsys.readouterr().out.startswith(task)
+
+
+def test_scaling(monkeypatch, capsys):
+    monkeypatch.setattr(scaling, "START", scaling.START | SMALL)
+    monkeypatch.setattr(scaling, "STEPS", {"length": [{"repeat": 1}, {"repeat": 2}]})
+    monkeypatch.setattr(sys, "argv", ["scaling"])
+    scaling.main()
+    head, one, two = capsys.readouterr().out.splitlines()
+    assert "CPU s" in head and one.split()[0] == two.split()[0] == "length"
+    assert int(one.split()[2]) < int(two.split()[2])
 
 
 def test_ppo(tmp_path, capsys):

@@ -80,7 +80,7 @@ def lineage(folder: Path) -> Lineage:
     texts = [found.adapter, found.sha256, found.base]
     for hashes in (found.below, found.files):
         texts += [*hashes, *hashes.values()] if isinstance(hashes, dict) else [None]
-    if not all(isinstance(text, str) for text in texts) or not found.adapter.isidentifier():
+    if not all(isinstance(text, str) for text in texts) or not found.adapter or "." in found.adapter:
         raise UserError(f"{path}: not the lineage of an adapter; fetch it, or train it again")
     return found
 

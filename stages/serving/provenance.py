@@ -3,6 +3,7 @@
 Neither has a time or a path in it: the same model exported in the same environment gives the same bytes.
 """
 
+import hashlib
 import re
 from collections.abc import Sequence
 from importlib.metadata import distributions
@@ -10,34 +11,42 @@ from pathlib import Path
 from typing import Any
 
 from stages.models.base_model import Base
-from stages.models.stack import Lineage
+from stages.models.stack import WEIGHTS, lineage
 from stages.runtime import atomic
-from stages.runtime.resume import hash_path
 
 BILL = "bom.cdx.json"
 MANIFEST = "SHA256SUMS"
 
 
-def write(folder: Path, name: str, base: Base, adapters: Sequence[Lineage], data: Sequence[str]) -> None:
-    """Add both files to the finished folder of a model, the list of hashes last: it covers all others."""
+def write(folder: Path, name: str, base: Base, adapters: Sequence[Path], data: Sequence[str]) -> None:
+    """Add both files to the finished folder of a model, the list of hashes last: it covers all others.
+
+    Args:
+        name: what the model is called.
+        adapters: the folders of what was merged into it, lowest first.
+        data: what these learnt from.
+    """
     atomic.write_json(folder / BILL, bill(name, weights(folder), base, adapters, data))
     atomic.write_text(folder / MANIFEST, manifest(folder))
 
 
 def weights(folder: Path) -> dict[str, str]:
     """File name → SHA-256 of each file of weights."""
-    return {file.name: hash_path(file) for file in sorted(folder.glob("*.safetensors"))}
+    return {file.name: sha256(file) for file in sorted(folder.glob("*.safetensors"))}
 
 
 def manifest(folder: Path) -> str:
     """What `sha256sum` prints for all files but the list itself."""
     files = sorted(file for file in folder.iterdir() if file.is_file() and file.name != MANIFEST)
-    return "".join(f"{hash_path(file)}  {file.name}\n" for file in files)
+    return "".join(f"{sha256(file)}  {file.name}\n" for file in files)
 
 
-def bill(
-    name: str, files: dict[str, str], base: Base, adapters: Sequence[Lineage], data: Sequence[str]
-) -> dict[str, Any]:
+def sha256(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def bill(name: str, files: dict[str, str], base: Base, adapters: Sequence[Path], data: Sequence[str]) -> dict[str, Any]:
     """CycloneDX 1.6 (ecma-international.org/publications-and-standards/standards/ecma-424): the model, and below it the
     base, the adapters that were merged, the data that they learnt from, and the packages that this was exported with.
     """
@@ -46,9 +55,10 @@ def bill(
         *(
             {
                 "type": "machine-learning-model",
-                "bom-ref": f"adapter-{adapter.adapter}",
-                "name": f"LoRA adapter {adapter.adapter}",
-                "hashes": [{"alg": "SHA-256", "content": adapter.sha256}],
+                "bom-ref": f"adapter-{(record := lineage(adapter)).adapter}",
+                "name": f"LoRA adapter {record.adapter}",
+                "version": record.sha256,  # as the project's own lineages name it
+                "hashes": [{"alg": "SHA-256", "content": sha256(adapter / WEIGHTS)}],
             }
             for adapter in adapters
         ),
@@ -60,8 +70,13 @@ def bill(
         "bom-ref": "model",
         "name": name,
         "components": [
-            {"type": "file", "bom-ref": f"file-{file}", "name": file, "hashes": [{"alg": "SHA-256", "content": sha256}]}
-            for file, sha256 in files.items()
+            {
+                "type": "file",
+                "bom-ref": f"file-{file}",
+                "name": file,
+                "hashes": [{"alg": "SHA-256", "content": content}],
+            }
+            for file, content in files.items()
         ],
     }
     return {
