@@ -78,7 +78,7 @@ def test_is_what_it_says_over_the_defaults(name: str, config: Path) -> None:
 
 def keys_only(lines: list[str]) -> list[str]:
     """Without the items of lists, of which a profile may have more or fewer."""
-    return [line for line in lines if not line.startswith("    - ")]
+    return [line for line in lines if not line.lstrip().startswith("- ")]
 
 
 @pytest.mark.parametrize("name", NAMES)
