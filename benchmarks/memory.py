@@ -13,8 +13,8 @@ activations      what autograd keeps: per token and block, the inputs of the nor
                  where it casts, and a byte per element for dropout); recomputed: each block's input, and one block
 in flight        twice the widest layer's output, and a mask of length² per sequence; without gradients, what a
                  block holds at its widest place
-LM head          sft: the answers' tokens × vocabulary, ppo: lm_head_chunk × vocabulary; as logits and three
-                 float32 tensors
+LM head          sft: the answers' tokens × vocabulary, ppo: lm_head_chunk × vocabulary; as logits (ppo's in
+                 float32) and three float32 tensors
 generating       keys and values of every block, and the float64 sums of sampling
 merged copies    a second copy of the layers that carry LoRA
 
@@ -42,7 +42,10 @@ from stages.rm import RmConfig
 from stages.runtime import params, resume
 from stages.sft import SftConfig
 
-PROFILES = ("chatglm-6b", "chatglm-6b-12gb", "qwen3-0.6b", "qwen3-1.7b", "default")
+PROFILES = (
+    "chatglm-6b-12gb", "chatglm-6b", "chatglm-6b-80gb",
+    "qwen3-0.6b", "qwen3-0.6b-80gb", "qwen3-1.7b", "qwen3-1.7b-80gb", "default",
+)  # fmt: skip
 STAGES = ("sft", "rm", "ppo", "predict", "evaluate")
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -213,9 +216,10 @@ def generating(shape: Shape, model: ModelConfig, lora: LoraConfig | None, rows: 
     return shape.layers * layer + max(first, later)
 
 
-def lm_head(shape: Shape, precision: Precision, tokens: int) -> int:
-    """Bytes of ppo's head while `tokens` go through it: logits, log-probabilities, probabilities, their product."""
-    return tokens * shape.vocab * (precision.activation + 4 + 4 + 4)
+def lm_head(shape: Shape, tokens: int) -> int:
+    """Bytes of ppo's head while `tokens` go through it: logits, log-probabilities, probabilities, their product; all
+    float32, whatever the head's weights are."""
+    return tokens * shape.vocab * 16
 
 
 def sft(shape: Shape, model: ModelConfig, config: SftConfig) -> dict[str, int]:
@@ -259,10 +263,10 @@ def ppo(shape: Shape, model: ModelConfig, config: PpoConfig, below: list[LoraCon
     judging = max(
         read(shape, precision, config.lora, rows, length),
         rows * length * shape.hidden * precision.activation
-        + lm_head(shape, precision, min(config.lm_head_chunk, rows * config.max_response_length)),
+        + lm_head(shape, min(config.lm_head_chunk, rows * config.max_response_length)),
     )
     learning = trained(shape, precision, config.lora, rows, length, model.gradient_checkpointing) + lm_head(
-        shape, precision, min(config.lm_head_chunk, rows * config.max_response_length)
+        shape, min(config.lm_head_chunk, rows * config.max_response_length)
     )
     return {
         "adapters": 24 * adapter(shape, config.lora) + 4 * sum(adapter(shape, lora) for lora in below),

@@ -124,28 +124,25 @@ def cases(names: Iterable[str] = tuple(SHAPES)) -> list[tuple[str, str, int, int
             measured = allocated(lambda m=model, d=data: forward.hidden_states(m, d))
         found.append((name, "float32, read", memory.read(shape, precision, lora, ROWS, length), measured))
         found.append((name, "float32, generated", *generated(shape)))
-        for dtype in ("float32", "bfloat16"):
-            for trains in (False, True):
-                case = f"{dtype}, LM head that {'trains' if trains else 'scores'}"
-                found.append((name, case, *head(shape, memory.scoring(dtype, shape.chatglm), trains)))
+        for trains in (False, True):
+            found.append((name, f"float32, LM head that {'trains' if trains else 'scores'}", *head(shape, trains)))
     return found
 
 
-def head(shape: memory.Shape, precision: memory.Precision, trains: bool) -> tuple[int, int]:
+def head(shape: memory.Shape, trains: bool) -> tuple[int, int]:
     """PPO's LM head on one chunk of tokens."""
-    dtype = {4: torch.float32, 2: torch.bfloat16}[precision.activation]
-    layer = nn.Linear(shape.hidden, shape.vocab, bias=False, dtype=dtype).requires_grad_(False)
-    states = torch.randn(256, shape.hidden, dtype=dtype, requires_grad=trains)
+    layer = nn.Linear(shape.hidden, shape.vocab, bias=False).requires_grad_(False)
+    states = torch.randn(256, shape.hidden, requires_grad=trains)
     tokens = torch.full((256,), 7)
 
     def run() -> None:
         if trains:
-            logprobs._FrozenHead.apply(states, layer.weight, None, tokens, 1.0)[0].sum().backward()
+            logprobs._FrozenHead.apply(states, layer, tokens, 1.0)[0].sum().backward()
         else:
-            maths.log_probs_and_entropy(layer(states), tokens, 1.0)
+            maths.log_probs_and_entropy(forward.logits(layer, states), tokens, 1.0)
 
     run()
-    return memory.lm_head(shape, precision, 256), allocated(run)
+    return memory.lm_head(shape, 256), allocated(run)
 
 
 def generated(shape: memory.Shape) -> tuple[int, int]:

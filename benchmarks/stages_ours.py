@@ -84,8 +84,7 @@ def train(
             callbacks=[meter.callback()],
         )
         run.train()
-    losses = [entry["loss"] for entry in run.state.log_history if "loss" in entry]
-    meter.report(samples=len(order), loss=sum(losses) / len(losses))
+    meter.report(samples=len(order), **meter.found)
 
 
 def predict(base: base_model.Base, texts: list[dict[str, list[int]]], settings: dict[str, Any], meter: Meter) -> None:

@@ -80,8 +80,7 @@ def train(task: str, folder: Path, tokenizer: Any, texts: Any, settings: dict[st
             callbacks=[meter.callback()],
         )
         trainer.train()
-    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    meter.report(samples=len(rows), loss=sum(losses) / len(losses))
+    meter.report(samples=len(rows), **meter.found)
 
 
 def predict(folder: Path, tokenizer: Any, texts: Any, settings: dict[str, Any], meter: Meter) -> None:

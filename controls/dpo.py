@@ -20,7 +20,8 @@ from stages.models import base_model, stack
 from stages.rl.config import PpoConfig
 from stages.runtime import atomic, params, processes, resume
 from stages.runtime.command import command
-from stages.text import encoding, held_out, records
+from stages.text import held_out, records
+from stages.text.encoding import Encoded
 from stages.training import length_grouping, trainer, weighted
 
 
@@ -90,9 +91,8 @@ def main(
 
 def collate(pairs: Sequence[rm.EncodedPair], pad: int) -> dict[str, Any]:
     """What SFT's loss reads, [2b, T]: all chosen answers, then all rejected ones."""
-    samples = [sft.EncodedSample(encoding.Encoded(pair.prompt), encoding.Encoded(pair.chosen)) for pair in pairs]
-    samples += [sft.EncodedSample(encoding.Encoded(pair.prompt), encoding.Encoded(pair.rejected)) for pair in pairs]
-    return sft.collate(samples, pad)
+    rows = [(pair.prompt, pair.chosen) for pair in pairs] + [(pair.prompt, pair.rejected) for pair in pairs]
+    return sft.collate([sft.EncodedSample(Encoded(prompt), Encoded(ids)) for prompt, ids in rows], pad)
 
 
 def preference_loss(beta: float) -> weighted.Measure:

@@ -65,6 +65,8 @@ def main(
     with resume.folder("base", [seed, model.model_dump(), config.model_dump()], [train, validate]) as state:
         from transformers import Trainer, set_seed
 
+        if model.deterministic:
+            portable.fix_order()
         set_seed(seed)
         texts, held_out = corpus(train), corpus(validate)
         tokenizer = tiny.tokenizer(texts, config.architecture)

@@ -45,12 +45,11 @@ def main(
     config = params.load(params_file, "evaluate", EvaluateConfig)
     samples, training = records.read_samples(data / "test.jsonl"), records.read_samples(data / "train.jsonl")
     _, pairs = held_out.parts(records.read_pairs(data / "preferences_validate.jsonl"))
-    count, facts_file = len(samples), data / "facts.jsonl"  # which not all data bring
-    rows = {name: read_rows(answers / f"{name}.jsonl", count, "predict") for name in definitions.MODELS}
-    facts = read_rows(facts_file, count, "preprocess") if facts_file.is_file() else [None] * count
+    rows = {name: read_rows(answers / f"{name}.jsonl", len(samples), "predict") for name in definitions.MODELS}
+    facts = read_facts(data / "facts.jsonl", len(samples))
     frozen_base = base_model.read(base)
     processes.announce("evaluate")
-    stacks = {name: stack.resolve(frozen_base, folders) for name, folders in
+    stacks = {name: stack.resolve(frozen_base, folders, name) for name, folders in
               (("sft", [sft]), ("ppo", [sft, ppo]), ("reward", [rm]))}  # fmt: skip
 
     # every process measures everything: it is quick, and a base that is sharded needs all of them
@@ -174,7 +173,7 @@ class Scorer:
         prompts, ids = [self.prompt(sample) for sample in samples], [self.answer(text) for text in texts]
         pad, device = self.tokenizer.pad_token_id, self.head.weight.device
         plan = forward.plan(forward.lengths(prompts, ids), self.config.tokens_per_batch)
-        to_logits = forward.causal_lm(self.model).get_output_embeddings()
+        head = forward.causal_lm(self.model).get_output_embeddings()
         found = [0.0] * len(ids)
         with torch.no_grad():
             for rows, batch in forward.batches(prompts, ids, plan, pad, device):
@@ -185,7 +184,7 @@ class Scorer:
                 for at, row in enumerate(rows):  # one answer's logits at a time: a large vocabulary fills the memory
                     first = len(prompts[row]) - 1  # the position that predicts the answer's first token
                     span = slice(first, first + len(ids[row]))
-                    ours, theirs = (torch.log_softmax(to_logits(side[at, span]).float(), dim=-1) for side in states)
+                    ours, theirs = (torch.log_softmax(forward.logits(head, side[at, span]), -1) for side in states)
                     found[row] = float((ours.exp() * (ours - theirs)).sum())
         return found
 
@@ -198,6 +197,11 @@ def written(tokenizer: Any, text: str, own: bool) -> dict[str, str]:
 
 def rounded(numbers: dict[str, Any]) -> dict[str, Any]:
     return {key: round(value, 4) if isinstance(value, float) else value for key, value in numbers.items()}
+
+
+def read_facts(path: Path, count: int) -> Sequence[dict[str, Any] | None]:
+    """What is known of each test question; nothing where the data bring no facts."""
+    return read_rows(path, count, "preprocess") if path.is_file() else [None] * count
 
 
 def read_rows(path: Path, count: int, stage: str) -> list[dict[str, Any]]:

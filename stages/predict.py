@@ -24,6 +24,9 @@ class PredictConfig(Decoding):
     """Answers generated side by side; in float32 the answers do not depend on it."""
     merge_adapters: bool = True
     """Add the adapters into the weights while generating: quicker, for a second copy of the layers with LoRA."""
+    cuda_graphs: bool = False
+    """On a GPU: record the pass of a token once per shape and replay it, in place of thousands of launches. Not yet run
+    on a GPU."""
 
 
 @command
@@ -41,7 +44,7 @@ def main(
     samples = records.read_samples(test)
     frozen_base = base_model.read(base)
     processes.announce(f"predict@{name}")
-    folders = stack.resolve(frozen_base, adapter)
+    folders = stack.resolve(frozen_base, adapter, name if name in ("sft", "ppo") else None)
 
     from tqdm import tqdm
 
@@ -64,6 +67,7 @@ def main(
             config.batch_size,
             eos_ids(model, tokenizer),
             tokenizer.pad_token_id,
+            with_graphs=config.cuda_graphs,
         ):
             found.append((mine[i], answer))
             bar.update()

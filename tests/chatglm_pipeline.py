@@ -31,6 +31,8 @@ def commands(graph: Path, params: dict) -> Iterator[list[str]]:
 def main() -> None:
     root, params = Path(__file__).parents[1], Path("params.yaml")
     for _, _, module, *arguments in commands(root / "dvc.yaml", yaml.safe_load(params.read_text(encoding="utf-8"))):
+        if module == "stages.launch":
+            module = f"stages.{arguments.pop(0)}"
         app = typer.Typer()
         app.command()(importlib.import_module(module).main)
         app(arguments, standalone_mode=False)

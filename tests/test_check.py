@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +131,41 @@ def test_a_disk_without_room_for_the_model(checkout: Path, monkeypatch: pytest.M
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 9))  # type: ignore[attr-defined]
     (line,) = [each for each in found({"model": {"name": "model"}}) if "disk" in each]
     assert line.startswith("0.0 GiB of disk are free, and the run writes about")
+
+
+def cut(model: Path) -> None:
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+
+
+def index(model: Path, name: str) -> None:
+    (model / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"lm_head.weight": name}}))
+
+
+def template(model: Path, text: str) -> None:
+    (model / "chat_template.jinja").write_text(text)
+
+
+def vocabulary(model: Path, size: int) -> None:
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps(config | {"vocab_size": size}))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (cut, "model.name: model/model.safetensors: not a whole file of weights ("),
+        (partial(index, name="absent.safetensors"), "model/absent.safetensors: no such file of weights"),
+        (partial(index, name="../outside.safetensors"), "names ../outside.safetensors, which is not a file of this"),
+        (partial(template, text="{{ eos_token }}ask away"), "its chat template leaves the question out of the prompt"),
+        (partial(template, text="{{ messages[0].nothing.more }}"), "its chat template fails on a question: "),
+        (partial(vocabulary, size=100), "and its embedding 100 rows: they are not of one model"),
+        (lambda model: (model / "tokenizer.json").unlink(), "model.name: model can't be loaded: "),
+    ],
+)
+def test_a_damaged_local_model(checkout: Path, damage: Callable[[Path], None], message: str) -> None:
+    tiny_models.write_base(checkout / "model")
+    (checkout / "model/base.json").unlink(missing_ok=True)
+    damage(checkout / "model")
+    (line,) = found({"model": {"name": "model"}})
+    assert message in line and "\n" not in line

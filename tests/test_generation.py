@@ -107,6 +107,17 @@ def test_a_large_vocabulary_gives_what_the_full_sort_gives(flat, top_k, top_p):
     assert len(set(found)) > 10
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_sums_in_whole_numbers_are_the_sums(dtype):
+    """On GPUs, where a floating-point sum has no fixed order."""
+    probabilities = torch.softmax(torch.randn(8, 4000, generator=torch.Generator().manual_seed(1)) * 3, -1).to(dtype)
+    found, expected = sampling.cumulated(probabilities, exact=True), probabilities.double().cumsum(-1)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-7 if dtype == torch.float32 else 1e-12)
+    turned = sampling.cumulated(probabilities.flip(-1), exact=True)[:, -1]
+    assert torch.equal(turned, found[:, -1])
+
+
 def test_without_sampling_the_likeliest_is_taken_whatever_else_is_set():
     for uniform in (0.0, 0.99):
         assert token(uniform, do_sample=False) == 0

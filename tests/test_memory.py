@@ -11,7 +11,10 @@ from stages.models.chatglm.configuration import ChatGLMConfig
 from stages.models.lora import LoraConfig
 
 torch.set_num_threads(1)
-CARDS = {"chatglm-6b": 24, "chatglm-6b-12gb": 12, "qwen3-0.6b": 24, "qwen3-1.7b": 24}
+CARDS = {
+    "chatglm-6b": 24, "chatglm-6b-12gb": 12, "qwen3-0.6b": 24, "qwen3-1.7b": 24,
+    "chatglm-6b-80gb": 80, "qwen3-0.6b-80gb": 80, "qwen3-1.7b-80gb": 80,
+}  # fmt: skip
 """GB, as the profiles say in their first lines."""
 
 
@@ -44,7 +47,7 @@ def test_parameters_are_those_of_the_network(name):
 @pytest.mark.parametrize("name", memory_check.SHAPES)
 def test_computed_is_what_pytorch_allocates(name):
     found = memory_check.cases([name])
-    assert len(found) == 12
+    assert len(found) == 10
     for _, case, computed, measured in found:
         assert abs(measured / computed - 1) < 0.15, (case, computed, measured)
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import types
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import tiny_run
 import torch
 from safetensors.torch import load_file
 
-from stages.models import base_model, reward, stack
+from stages.models import base_model, forward, reward, stack
 from stages.rl.trainer import Trainer
 from stages.runtime.errors import UserError
 from stages.training import trainer
@@ -101,6 +102,32 @@ def test_every_stage(dtype, attention, checkpointing, in_float32, tmp_path, monk
     # the answers differ in half precision, and with them their rewards
     rewards, expected = (mean_reward(folder) for folder in (out, in_float32))
     assert rewards == pytest.approx(expected, abs=near * 10)
+
+
+def test_logits_of_half_precision_are_not_rounded_to_it():
+    torch.manual_seed(0)
+    head = torch.nn.Linear(64, 50, bias=True, dtype=torch.bfloat16)
+    states = torch.randn(3, 7, 64, dtype=torch.bfloat16) * 5
+    exact = states.double() @ head.weight.double().T + head.bias.double()
+    with torch.no_grad():
+        found = forward.logits(head, states)
+        assert found.dtype == torch.float32 and (found - exact).abs().max() < 1e-4 < (head(states) - exact).abs().max()
+        assert torch.equal(forward.logits(head.float(), states.float()), head.float()(states.float()))
+
+
+def test_strictly_deterministic_kernels_run_every_stage_to_the_same_bytes(tmp_path, monkeypatch):
+    """On a CPU, where the order is fixed anyway: no operation of a stage may be refused, and none may say otherwise."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    try:
+        for name, deterministic in (("free", False), ("fixed", True)):
+            run(tmp_path / name, monkeypatch, deterministic=deterministic)
+            assert torch.are_deterministic_algorithms_enabled() == deterministic
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        torch.use_deterministic_algorithms(False)
+    outs = [tmp_path / name / "out" for name in ("free", "fixed")]
+    for file in [p for p in outs[0].rglob("*.*") if p.suffix in (".safetensors", ".jsonl", ".csv")]:
+        assert (outs[1] / file.relative_to(outs[0])).read_bytes() == file.read_bytes(), file
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "generation": {"runtime", "models"},
     "rl": {"runtime", "text", "models", "generation"},
     "page": {"runtime", "metrics"},
+    "preflight": {"runtime", "text", "models"},
     "serving": {"runtime", "text", "models", "generation", "rl", "metrics"},
 }
 SERVING = {"chat", "export"}

@@ -56,6 +56,7 @@ AFTER_AN_EDIT = {
     "stages/metrics": {"evaluate", "report"},
     "stages/page": {"report"},
     "stages/serving": NONE,
+    "stages/preflight": NONE,
     "stages/preprocess.py": {"preprocess"},  # the samples come out the same
     "stages/base.py": MODELS,
     "stages/sft.py": {"sft", "predict@sft", *POLICY},

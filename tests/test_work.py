@@ -191,16 +191,19 @@ main()
 """
 
 
+@pytest.mark.parametrize("noticed", [True, False])
 @pytest.mark.parametrize("between", ["nothing", "launcher"])
-def test_every_stage_ends_with_the_dvc_that_started_it(tmp_path, environment, between):
+def test_every_stage_ends_with_the_dvc_that_started_it(tmp_path, environment, between, noticed):
+    """Also when nobody has waited for the dead `dvc` yet: a zombie still has a process id."""
     (tmp_path / "dvc").write_text(DVC)
     arguments = [sys.executable, tmp_path / "dvc", STAGE, between]
     with subprocess.Popen(arguments, env=environment, stdout=subprocess.PIPE) as parent:
         pid = int(parent.stdout.readline())
         time.sleep(1.5)
         assert alive(pid)
-        parent.send_signal(signal.SIGKILL)
-        parent.wait()
+        os.kill(parent.pid, signal.SIGKILL)
+        if noticed:
+            parent.wait()
         deadline = time.monotonic() + 60
         while alive(pid) and time.monotonic() < deadline:
             time.sleep(0.01)

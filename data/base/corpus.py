@@ -399,5 +399,11 @@ PARTS = {
         general_chat: 14, reference_chat: 24, case_note: 14, article: 6, statements: 16, marked_answers: 24, small_talk: 2,
     },
     "mark": {statements: 36, marked_answers: 44, general_chat: 12, reference_chat: 8},
+    "both": {
+        general_chat: 10, reference_chat: 46, case_note: 12, article: 4, statements: 8, marked_answers: 18, small_talk: 2,
+    },
+    "both again": {
+        general_chat: 10, reference_chat: 48, case_note: 18, article: 6, statements: 4, marked_answers: 12, small_talk: 2,
+    },
 }  # fmt: skip
 """The makers of each part of the training, and their shares."""

@@ -52,7 +52,12 @@ class Part:
     answer_mark: float
 
 
-PARTS = (Part("read", 45_000, 3.0e-3, 1.0, 1.0, 4.0), Part("mark", 27_000, 1.5e-3, 0.0, 10.0, 10.0))
+PARTS = (
+    Part("read", 45_000, 3.0e-3, 1.0, 1.0, 4.0),
+    Part("mark", 27_000, 1.5e-3, 0.0, 10.0, 10.0),
+    Part("both", 22_000, 1.5e-3, 1.0, 4.0, 10.0),
+    Part("both again", 26_000, 2.0e-3, 1.0, 4.0, 10.0),
+)
 
 
 def main() -> None:

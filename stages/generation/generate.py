@@ -38,6 +38,7 @@ def generate(
     eos: Sequence[int],
     pad: int,
     with_log_probs: bool = False,
+    with_graphs: bool = False,
 ) -> Iterator[tuple[int, Answer]]:
     """Answer each prompt; yields (its index, its answer), long prompts first.
 
@@ -45,6 +46,7 @@ def generate(
         keys: one per prompt; what seeds its randomness.
         eos: the ids that end an answer.
         with_log_probs: keep the sampler's; left out where transformers' own `generate` has to be used.
+        with_graphs: on a GPU, record the passes as CUDA graphs.
     """
     import torch
 
@@ -67,7 +69,8 @@ def generate(
             for i, tokens in zip(batch, rows, strict=True):
                 yield i, Answer(tokens, tokens[-1] in eos)
         else:
-            for row, tokens, log_probs in loop.decode(model, ids, mask, uniforms, decoding, eos, with_log_probs):
+            ended = loop.decode(model, ids, mask, uniforms, decoding, eos, with_log_probs, with_graphs)
+            for row, tokens, log_probs in ended:
                 yield batch[row], Answer(tokens, tokens[-1] in eos, log_probs)
 
 

@@ -1,7 +1,7 @@
 """The decoding loop: a batch of prompts through a model, token by token.
 
-Storage has fixed places: keys and values, the mask and the tokens are written into tensors that are allocated once per
-batch. Every few tokens the loop asks the device which rows have ended, hands these out and goes on without them.
+Every few tokens the loop asks the device which rows have ended, hands these out and goes on without them. The passes
+themselves are those of steps.py or, replayed, of graphs.py.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from stages.generation import cache, sampling
+from stages.generation import graphs, sampling
 from stages.generation.decoding import Decoding
+from stages.generation.steps import Steps
 from stages.models import forward, sharding
 
 CHECK = 8
@@ -55,6 +56,7 @@ def decode(
     decoding: Decoding,
     eos: Sequence[int],
     with_log_probs: bool = False,
+    with_graphs: bool = False,
 ) -> Iterator[Ended]:
     """Answer each row; yields rows as they end.
 
@@ -62,37 +64,22 @@ def decode(
         model: a causal language model of transformers, with or without adapters.
         ids, mask: [B, P], padded on the left.
         uniforms: float64 [B, most new tokens], one draw each.
+        with_graphs: record the passes, where that can be done.
     """
-    language_model = forward.causal_lm(model)
-    batch, width = ids.shape
-    limit = uniforms.shape[1]
+    batch, limit = len(ids), uniforms.shape[1]
+    steps: Any
+    if with_graphs and graphs.usable(model, ids):
+        steps = graphs.RecordedSteps(model, ids, mask, limit)
+    else:
+        steps = Steps(forward.causal_lm(model), ids, mask, limit)
     rows = torch.arange(batch)
-    kept = cache.preallocated(language_model.config.get_text_config().num_hidden_layers, width + limit)
-    real = torch.cat([mask, mask.new_ones(batch, limit)], dim=1)
-    hidden_columns = _additive(real, language_model)
-    padded = not bool(mask.all())
-    positions = _first_positions(language_model, ids, mask)
     ends = torch.tensor(list(eos), device=ids.device)
     tokens = ids.new_zeros(batch, limit)
     found_log_probs = torch.zeros(batch, limit, device=ids.device)
     ended = torch.zeros(batch, dtype=torch.bool, device=ids.device)
     seen = None
-    step_ids, step_positions = ids, positions
+    logits = steps.first()
     for step in range(limit):
-        columns = width + step
-        attention_mask: Tensor | None = real[:, :columns]
-        if step and hidden_columns is not None:
-            # made once: left to itself, transformers builds it anew for each token, and asks the device about it
-            attention_mask = hidden_columns[..., :columns] if padded else None
-        outputs = language_model(
-            input_ids=step_ids,
-            attention_mask=attention_mask,
-            position_ids=step_positions,
-            past_key_values=kept,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        logits = outputs.logits[:, -1]
         if seen is None and decoding.repetition_penalty != 1:
             seen = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
         chosen = sampling.next_tokens(logits, uniforms[:, step], seen, decoding)
@@ -115,39 +102,15 @@ def decode(
                 going = (~done).nonzero().squeeze(1)
                 rows = rows[going]
                 going = going.to(ids.device)
-                kept = cache.select(kept, going)
-                real, tokens, found_log_probs, ended, uniforms, chosen, step_positions = (
-                    x[going] for x in (real, tokens, found_log_probs, ended, uniforms, chosen, step_positions)
+                steps.keep(going)
+                tokens, found_log_probs, ended, uniforms, chosen = (
+                    x[going] for x in (tokens, found_log_probs, ended, uniforms, chosen)
                 )
                 seen = None if seen is None else seen[going]
-                hidden_columns = None if hidden_columns is None else hidden_columns[going]
-        step_ids, step_positions = chosen[:, None], _next_positions(language_model, step_positions)
+        logits = steps.next(chosen)
 
 
 def cut(tokens: list[int], eos: Sequence[int]) -> list[int]:
     """The tokens up to the first EOS, that one included."""
     end = next((n for n, token in enumerate(tokens, start=1) if token in eos), None)
     return tokens[:end]
-
-
-def _first_positions(language_model: Any, ids: Tensor, mask: Tensor) -> Tensor:
-    if getattr(language_model, "derives_position_ids", False):  # ChatGLM: [B, 2, P]
-        positions: Tensor = language_model._prepare_position_ids_for_generation(ids, {"attention_mask": mask})
-        return positions
-    return (mask.cumsum(-1) - 1).clamp(min=0)
-
-
-def _next_positions(language_model: Any, positions: Tensor) -> Tensor:
-    following = positions[..., -1:] + 1
-    if getattr(language_model, "derives_position_ids", False):
-        following[:, 0] -= 1  # ChatGLM's first channel stays where the answer began
-    return following
-
-
-def _additive(real: Tensor, language_model: Any) -> Tensor | None:
-    """The mask [B, 1, 1, columns] that is added to a new token's scores; None where a layer needs one of its own."""
-    config = language_model.config.get_text_config()
-    if getattr(config, "sliding_window", None) or config._attn_implementation not in ("eager", "sdpa"):
-        return None
-    lowest = torch.finfo(language_model.dtype).min
-    return (1 - real[:, None, None].to(language_model.dtype)) * lowest

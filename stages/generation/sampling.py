@@ -54,17 +54,30 @@ def _top_p(scores: Tensor, descending: Tensor, total: Tensor, top_p: float) -> T
         total: [B, 1], what the scores' probabilities are divided by, as a logarithm.
     """
     probabilities = (descending - total).exp()
-    higher = probabilities.cumsum(-1) - probabilities
+    higher = cumulated(probabilities) - probabilities
     count = (higher < top_p).sum(-1, keepdim=True).clamp(min=1)
     return scores.masked_fill(scores < descending.gather(-1, count - 1), -torch.inf)
 
 
 def _draw(scores: Tensor, uniforms: Tensor) -> Tensor:
     """The index [B] at which the cumulative probability of scores [B, n] passes the uniform number."""
-    cumulative = torch.softmax(scores, dim=-1).double().cumsum(dim=-1)
+    cumulative = cumulated(torch.softmax(scores, dim=-1).double())
     threshold = uniforms[:, None] * cumulative[:, -1:]
     found = torch.searchsorted(cumulative, threshold, right=True).squeeze(-1)
     return found.clamp(max=scores.shape[-1] - 1)
+
+
+def cumulated(probabilities: Tensor, exact: bool | None = None) -> Tensor:
+    """The sums of probabilities [B, n] up to each.
+
+    Args:
+        exact: as whole numbers of 2⁻⁵², whose sum no order of adding changes; by default on GPUs, where the order of a
+            floating-point sum is not fixed.
+    """
+    if probabilities.is_cuda if exact is None else exact:
+        whole = (probabilities.double() * 2**52).long().cumsum(-1)
+        return (whole.double() * 2**-52).to(probabilities.dtype)
+    return probabilities.cumsum(-1)
 
 
 def log_probs(logits: Tensor, tokens: Tensor, temperature: float) -> Tensor:

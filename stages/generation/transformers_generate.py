@@ -18,6 +18,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from stages.generation import sampling
 from stages.generation.decoding import Decoding
 from stages.generation.loop import cut
 
@@ -80,7 +81,7 @@ class InverseCdf:
         self.prompt_length = prompt_length
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        cumulative = torch.softmax(scores.float(), dim=-1).double().cumsum(dim=-1)
+        cumulative = sampling.cumulated(torch.softmax(scores.float(), dim=-1).double())
         position = input_ids.shape[1] - self.prompt_length
         threshold = self.uniforms[:, position : position + 1].double() * cumulative[:, -1:]
         token = torch.searchsorted(cumulative, threshold, right=True).clamp(max=scores.shape[-1] - 1)

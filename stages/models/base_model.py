@@ -4,19 +4,18 @@ The folder holds `base.json`, which says what the base is and how to load it, an
 weights and the tokenizer too. Every later stage reads all of this from there: none needs the `model` section itself.
 """
 
-import hashlib
 import importlib.util
 import json
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from stages.models import hub, sequence_classifier, sharding
+from stages.models import hub, local_model, sequence_classifier, sharding
 from stages.runtime import atomic, params, portable, processes, resume
 from stages.runtime.errors import UserError
+from stages.text import encoding
 
 POINTER = "base.json"
 TINY = "tiny"
@@ -43,6 +42,9 @@ class ModelConfig(params.Section):
     fsdp: bool = False
     """Shard the base's layers over the processes (FSDP2), which gather each layer when it runs: for a base that does
     not fit one GPU. Without effect in a single process."""
+    deterministic: bool = False
+    """On GPUs: only kernels that add up in a fixed order, so that the same GPU gives the same bytes again; slower. What
+    has no such kernel ends in an error."""
     portable: bool = False
     """On a CPU: the same bytes on every x86-64 processor with AVX2, for about twice the CPU time."""
     cpu_threads: Annotated[int, Field(ge=1, le=256)] | None = None
@@ -56,6 +58,8 @@ class ModelConfig(params.Section):
     def _can_be_loaded(self) -> "ModelConfig":
         if self.trust_remote_code and not hub.is_commit(self.revision):
             raise ValueError("trust_remote_code runs code from the hub: pin `revision` to a full 40-digit commit")
+        if self.fsdp and self.deterministic:
+            raise ValueError("fsdp adds up in no fixed order: set fsdp or deterministic to false")
         if self.fsdp and self.quantization != "none":
             raise ValueError("fsdp can't shard quantized weights: set fsdp to false, or quantization to none")
         return self
@@ -108,10 +112,11 @@ class Base:
         return AutoModelForCausalLM.from_config(self._config(), trust_remote_code=self.model.trust_remote_code)
 
     def check(self) -> None:
-        """Read the configuration and the tokenizer, so that an unusable model ends the stage that resolves it.
+        """Read all but the weights, and of a local folder's weights the headers: before anything trains on it.
 
         Raises:
-            UserError: no causal language model, of an unknown architecture, damaged, or without a usable tokenizer.
+            UserError: no causal language model, of an unknown architecture, damaged; or its tokenizer has no padding,
+                has more tokens than the embedding has rows, or a chat template that fails or leaves the question out.
         """
         from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING
 
@@ -125,7 +130,9 @@ class Base:
                     f"model.name: {self.model.name}: its own code has no AutoModelForSequenceClassification, which the "
                     "reward model needs; choose a model that transformers knows"
                 )
-        self.tokenizer()
+        if local_folder(self.model.name).is_dir():
+            local_model.check_weights(local_folder(self.model.name))
+        _check_tokenizer(self.tokenizer(), config.get_text_config().vocab_size, self.model.name)
 
     def _config(self) -> Any:
         with hub.clear_errors(self.model.name, self.model.revision):
@@ -141,6 +148,8 @@ class Base:
         from transformers.utils.logging import set_tqdm_hook
 
         self._check_files()
+        if self.model.deterministic:
+            portable.fix_order()
         # False: in hardware, not emulated
         if self.model.dtype == "bfloat16" and not processes.on_cpu() and not torch.cuda.is_bf16_supported(False):
             raise UserError(
@@ -186,7 +195,16 @@ class Base:
         return {"local_files_only": True, "trust_remote_code": self.model.trust_remote_code}
 
     def _check_files(self) -> None:
-        if self.identity.startswith("local:") and _sizes(local_folder(self.model.name), self.model) != self.files:
+        if self.identity.startswith("tiny:"):
+            if f"tiny:{local_model.content_hash(self.folder, own_code=False)}" != self.identity:
+                raise UserError(
+                    f"{self.folder}: its files are not those that {POINTER} describes; run `dvc checkout "
+                    f"{self.folder}`, or `dvc repro --force base`"
+                )
+            return
+        if not self.identity.startswith("local:"):
+            return
+        if local_model.sizes(local_folder(self.model.name), self.model.trust_remote_code) != self.files:
             raise UserError(
                 f"{self.model.name}: its files are not those that `{self.folder}` recorded; "
                 "run `dvc repro --force base` to take the folder as it is now"
@@ -203,7 +221,9 @@ def read(folder: Path) -> Base:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         base = Base(folder, ModelConfig(**document["model"]), document["identity"], document["files"])
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(base.identity, str) or not isinstance(base.files, dict):
+            raise TypeError("identity must be a text, and files an object")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not the pointer of a base model ({error}); run `dvc repro base`") from None
     portable.use(base.model.portable, base.model.cpu_threads)
     return base
@@ -229,9 +249,9 @@ def check_name(model: ModelConfig) -> None:
         return
     if not (local / "config.json").is_file():
         raise UserError(f"model.name: {model.name} has no config.json: it is not a model folder")
-    if not list(local.glob(hub.WEIGHTS)):
+    if not list(local.glob(local_model.WEIGHTS)):
         raise UserError(
-            f"model.name: {model.name} has no {hub.WEIGHTS}, and pickled weights are not loaded; {_hint(local)}"
+            f"model.name: {model.name} has no {local_model.WEIGHTS}, and pickled weights are not loaded; {_hint(local)}"
         )
 
 
@@ -245,9 +265,10 @@ def write_pointer(folder: Path, model: ModelConfig) -> None:
     files: dict[str, int] = {}
     local = local_folder(model.name)
     if model.name == TINY:
-        identity = f"tiny:{_content_hash(folder, model)}"
+        identity = f"tiny:{local_model.content_hash(folder, own_code=False)}"
     elif local.is_dir():
-        identity, files = f"local:{_content_hash(local, model)}", _sizes(local, model)
+        identity = f"local:{local_model.content_hash(local, model.trust_remote_code)}"
+        files = local_model.sizes(local, model.trust_remote_code)
     else:
         identity = f"hub:{model.name}@{hub.resolve(model.name, model.revision)}"
     atomic.write_json(folder / POINTER, {"identity": identity, "model": model.model_dump(), "files": files})
@@ -268,6 +289,25 @@ def _register_native_models() -> None:
     from stages.models import chatglm
 
     chatglm.register()
+
+
+def _check_tokenizer(tokenizer: Any, rows: int, name: str) -> None:
+    """Raise UserError unless a question reaches the model, as ids that its embedding of so many rows has."""
+    from jinja2 import TemplateError
+
+    try:
+        one, two = (encoding.encode_prompt(tokenizer, [], text, 2**20, "sft").ids for text in ("发烧", "咳嗽三天 (3)"))
+    except (TemplateError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"model.name: {name}: its chat template fails on a question: {reason!r}") from None
+    if one == two:
+        raise UserError(f"model.name: {name}: its chat template leaves the question out of the prompt")
+    highest = max(*one, *two, tokenizer.eos_token_id, tokenizer.pad_token_id, tokenizer.vocab_size - 1)
+    if highest >= rows:
+        raise UserError(
+            f"model.name: {name}: its tokenizer has token {highest}, and its embedding {rows} rows: they are not of one "
+            "model"
+        )
 
 
 def _own_code(config: Any) -> dict[str, Any]:
@@ -326,39 +366,3 @@ def _spare_token(tokenizer: Any, name: str) -> str:
         if token and token in tokenizer.get_vocab() and token != tokenizer.eos_token:
             return str(token)
     raise UserError(f"{name}: its tokenizer has no token apart from EOS that could serve as padding")
-
-
-NOTES = ("", ".md", ".csv", ".py")
-"""Endings of files that no loader reads: a model's licence, card, curves and recipe."""
-VOCABULARIES = ("vocab*.txt", "merges*.txt", "dict*.txt")
-"""The text files that tokenizers read; any other is a note too."""
-
-
-def _model_files(folder: Path, model: ModelConfig) -> list[Path]:
-    """The files of a local model that decide what it answers; its own code only where that may run."""
-
-    def decides(file: Path) -> bool:
-        if file.name == POINTER or file.name.startswith("."):
-            return False
-        if file.suffix == ".py" and model.trust_remote_code:
-            return True
-        if file.suffix == ".txt":
-            return any(file.match(pattern) for pattern in VOCABULARIES)
-        return file.suffix not in NOTES
-
-    return sorted(file for file in folder.iterdir() if file.is_file() and decides(file))
-
-
-def _sizes(folder: Path, model: ModelConfig) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in _model_files(folder, model)}
-
-
-def _content_hash(folder: Path, model: ModelConfig) -> str:
-    if (size := sum(_sizes(folder, model).values())) > 2**30:
-        print(f"{folder}: reading {size / 2**30:.1f} GiB once, to record what the model is", file=sys.stderr)
-    digest = hashlib.sha256()
-    for path in _model_files(folder, model):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()

@@ -60,6 +60,9 @@ class PpoConfig(Section):
     """Responses generated side by side."""
     merge_adapters_for_rollouts: bool = True
     """Add the adapters into the weights while sampling: quicker, for a second copy of the layers with LoRA."""
+    cuda_graphs: bool = False
+    """On a GPU: record the pass of a sampled token once per shape and replay it; keys and values then stay in memory
+    while the policy learns. Not yet run on a GPU."""
     lm_head_chunk: Tokens = 1024
     """Response tokens that go through the LM head at a time; this bounds the memory of the logits."""
 
@@ -76,9 +79,9 @@ class PpoConfig(Section):
     """Divide the token rewards by their standard deviation, the mean kept."""
 
     # KL against the reference
-    kl_coef: Coefficient = 0.3
+    kl_coef: Coefficient = 0.1
     """The first KL coefficient, and the only one while kl_target is null."""
-    kl_target: Nats | None = 2.0
+    kl_target: Nats | None = 3.0
     """Mean KL per response (nats) that the adaptive coefficient steers to; null keeps it fixed."""
     kl_horizon: Annotated[float, Field(ge=1, le=10**9)] = 500
     """Episodes over which the coefficient adapts: within a run it can change by a factor of at most

@@ -62,12 +62,12 @@ def response_log_probs(
     present = torch.arange(int(counts.max()), device=counts.device) < counts[:, None]
 
     def through_head(part: Tensor, part_tokens: Tensor) -> tuple[Tensor, Tensor]:
-        return maths.log_probs_and_entropy(head(part), part_tokens, temperature)
+        return maths.log_probs_and_entropy(forward.logits(head, part), part_tokens, temperature)
 
     log_probs, entropies = [], []
     for part, part_tokens in zip(states.split(chunk), tokens.split(chunk), strict=True):
         if torch.is_grad_enabled() and type(head) is nn.Linear and not head.weight.requires_grad:
-            log_prob, entropy = _FrozenHead.apply(part, head.weight, head.bias, part_tokens, temperature)
+            log_prob, entropy = _FrozenHead.apply(part, head, part_tokens, temperature)
         elif torch.is_grad_enabled():  # a head that learns, such as one with LoRA: its logits are computed twice
             log_prob, entropy = checkpoint(through_head, part, part_tokens, use_reentrant=False)
         else:
@@ -92,25 +92,23 @@ class _FrozenHead(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None, tokens: Tensor, temperature: float
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, states: Tensor, head: nn.Linear, tokens: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         # The very operations of the forward pass that scores, so that the first ratio is 1.
-        logits = nn.functional.linear(states, weight, bias)
-        log_p = torch.log_softmax(logits.float() / temperature, dim=-1)
+        logits = forward.logits(head, states)
+        log_p = torch.log_softmax(logits / temperature, dim=-1)
         log_probs = log_p.gather(-1, tokens[:, None]).squeeze(-1)
         slope = log_p.exp()
         entropy = -torch.linalg.vecdot(slope, log_p)
         del logits, log_p
         slope.neg_().scatter_add_(-1, tokens[:, None], torch.ones_like(log_probs)[:, None])
-        ctx.save_for_backward((slope.to(weight.dtype) @ weight).float().div_(temperature).to(states.dtype))
+        ctx.save_for_backward((slope.to(head.weight.dtype) @ head.weight).float().div_(temperature).to(states.dtype))
         ctx.mark_non_differentiable(entropy)
         return log_probs, entropy
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
         (slope,) = ctx.saved_tensors
-        return (gradients[0][:, None] * slope).to(slope.dtype), None, None, None, None
+        return (gradients[0][:, None] * slope).to(slope.dtype), None, None, None
 
 
 def turn_dropout_off(model: nn.Module) -> None:

@@ -67,6 +67,7 @@ def sample_rollouts(
             eos,
             pad,
             not exact,
+            config.cuda_graphs,
         ):
             found.append((mine[i], answer))
     by_row = dict(answered for part in processes.everyones(found) for answered in part)

@@ -25,3 +25,16 @@ def use(portable: bool, threads: int | None) -> None:
     if threads is not None:
         os.environ.update(dict.fromkeys(THREADS, str(threads)))
         os.environ.update({"MKL_DYNAMIC": "FALSE", "OMP_DYNAMIC": "FALSE"})  # no fewer on a small machine
+
+
+def fix_order() -> None:
+    """Of all kernels allow only those that add up in a fixed order, before the first is run on a GPU.
+
+    Strictly: with a warning alone, attention's backward pass would keep its faster kernel, which does not. What has no
+    such kernel raises an error.
+    """
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS otherwise shares buffers among streams
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False  # it would choose by the clock

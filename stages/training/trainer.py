@@ -25,7 +25,7 @@ def share(config: TrainingConfig, dtype: str) -> tuple[int, int]:
     passes by themselves can't be shared out.
 
     Raises:
-        UserError: the global batch can't be shared out evenly among the processes, or their launcher asks for another
+        UserError: the global batch can't be divided evenly among the processes, or their launcher asks for another
             precision.
     """
     count = processes.count()

@@ -1,0 +1,220 @@
+"""Kill `dvc repro` at random moments, as often as told; what recovers must end with the bytes of an undisturbed run.
+
+    python tests/kills.py --kills 60 --seed 1
+
+The profile `smallest`, in checkouts of their own. A third of the kills wait for the moment when DVC writes dvc.lock,
+the others fall anywhere in the stage that runs then. Killed are `dvc` alone, the stage alone or all of them, mostly by
+SIGKILL, also as Ctrl-C and SIGTERM do it. After each kill comes what `make repro` runs: `stages.recover`, then
+`dvc repro`, which is killed in turn, until one gets through. A process that outlives its `dvc`, a run that does not
+get past what was left, another byte: each ends the soak with an error.
+"""
+
+import argparse
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+from checkouts import at_work_in, copy_working_tree, run, run_smallest
+from test_graph import MODULES, PAGE
+
+KILLED = ("dvc", "stage", "group")
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
+STAGES = 1.5
+"""How many stages' time passes at most between the start of a run's first stage and a kill."""
+GRACE = 30.0
+"""Seconds in which all of a killed run's processes must have ended."""
+ATTEMPTS = 3
+"""Runs in a row that may fail without being killed: a stage that is killed alone fails its `dvc`."""
+
+
+class Repro:
+    """One `dvc repro` of a checkout, in a session of its own."""
+
+    def __init__(self, checkout: Path) -> None:
+        self.checkout, self.output = checkout, checkout.parent / "output"
+        with self.output.open("w") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "dvc", "repro"], cwd=checkout, stdin=subprocess.DEVNULL, stdout=file,
+                stderr=subprocess.STDOUT, start_new_session=True,
+            )  # fmt: skip
+
+    def stage(self) -> str | None:
+        """The stage that was started last."""
+        started = re.findall(r"^Running stage '([^']+)'", self.output.read_text(errors="replace"), re.M)
+        return started[-1] if started else None
+
+    def ended(self) -> bool:
+        return self.process.poll() is not None
+
+    def kill(self, what: str, by: signal.Signals) -> bool:
+        """False where there is no such process at the moment."""
+        if what == "group":
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, by)
+            for child in self.others():  # a stage has a group of its own in some shells
+                with suppress(psutil.NoSuchProcess):
+                    child.send_signal(by)
+            return True
+        if what == "stage":
+            stages = [child for child in self.others() if "stages." in " ".join(command_of(child))]
+            for child in stages:
+                with suppress(psutil.NoSuchProcess):
+                    child.send_signal(by)
+            return bool(stages)
+        self.process.send_signal(by)
+        return True
+
+    def others(self) -> list[psutil.Process]:
+        """All processes that work in this checkout, but `dvc` itself and this one."""
+        apart = (self.process.pid, os.getpid())
+        return [each for each in psutil.process_iter() if each.pid not in apart and works_in(each, self.checkout)]
+
+    def gone(self) -> bool:
+        """Whether everything of this run ends in time."""
+        until = time.monotonic() + GRACE
+        while time.monotonic() < until:
+            if self.ended() and not self.others():
+                return True
+            time.sleep(0.05)
+        return False
+
+
+def command_of(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def works_in(process: psutil.Process, checkout: Path) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == checkout
+    except psutil.Error:
+        return False
+
+
+def wait_for_the_moment(repro: Repro, random_: random.Random, longest: float) -> str | None:
+    """Wait, at most `longest` seconds from when a stage starts, and say what for; None when the run ended before."""
+    if random_.random() < 1 / 3:
+        lock = repro.checkout / "dvc.lock"
+        before = stamp(lock)
+        while not repro.ended():
+            if stamp(lock) != before:
+                return "dvc.lock"
+            time.sleep(0.0005)
+        return None
+    while repro.stage() is None and not repro.ended():
+        time.sleep(0.01)
+    until = time.monotonic() + random_.uniform(0, longest)
+    while time.monotonic() < until and not repro.ended():
+        time.sleep(0.01)
+    return None if repro.ended() else "any time"
+
+
+def stamp(file: Path) -> tuple[int, int]:
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return (0, 0)
+    return (found.st_mtime_ns, found.st_size)
+
+
+def own_cache(checkout: Path) -> None:
+    (checkout / ".dvc/config.local").write_text(f"[cache]\n    dir = {checkout}/.dvc/cache\n", encoding="utf-8")
+
+
+def contents(checkout: Path) -> dict[str, bytes]:
+    """dvc.lock, which holds the hash of every out, and what Git keeps of a run; the page too."""
+    files = [checkout / "dvc.lock", checkout / PAGE, *(checkout / "reports").glob("*.json"),
+             *(checkout / "reports").glob("plots/*"), *(checkout / "models").glob("*/*"),
+             *(checkout / "reports").glob("answers/*")]  # fmt: skip
+    return {str(file.relative_to(checkout)): file.read_bytes() for file in files if file.is_file()}
+
+
+def soak(kills: int, seed: int, folder: Path) -> Counter[str]:
+    """Raises SystemExit with what went wrong first."""
+    random_ = random.Random(seed)
+    fresh, undisturbed = folder / "fresh", folder / "undisturbed"
+    copy_working_tree(fresh)  # once: whoever edits on meanwhile changes nothing
+    shutil.copytree(fresh, undisturbed)
+    own_cache(undisturbed)
+    started = time.monotonic()
+    run_smallest(undisturbed)
+    longest = (time.monotonic() - started) * STAGES / len(MODULES)
+    expected = contents(undisturbed)
+    print(f"undisturbed: {len(expected)} files; kills up to {longest:.1f} s into a run", flush=True)
+    counted: Counter[str] = Counter()
+    chains = 0
+    while counted["kills"] < kills:
+        chains += 1
+        checkout = folder / f"killed-{chains}" / "checkout"
+        shutil.copytree(fresh, checkout)
+        own_cache(checkout)
+        (checkout / "dvc.lock").unlink(missing_ok=True)
+        with at_work_in(checkout):
+            run("python -m stages.profile smallest", checkout)
+            chain(checkout, kills, random_, longest, counted)
+        found = contents(checkout)
+        different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+        states = [path for path in (checkout / ".work").glob("*/*") if re.fullmatch(r"[0-9a-f]{16}(-\d+)?", path.name)]
+        if different or states:
+            sys.exit(f"chain {chains}: other bytes in {different}, unfinished states {states}; see {folder}")
+        print(f"chain {chains}: the same bytes after {counted['kills']} kills so far", flush=True)
+        shutil.rmtree(checkout.parent)
+    return counted
+
+
+def chain(checkout: Path, kills: int, random_: random.Random, longest: float, counted: Counter[str]) -> None:
+    """Start the pipeline and kill it, until it gets through or there are kills enough; then let it end."""
+    failures = 0
+    while True:
+        recovered = run("python -m stages.recover", checkout).strip()
+        if recovered:
+            counted["recovered"] += 1
+            print(f"    {recovered}", flush=True)
+        repro = Repro(checkout)
+        killed = False
+        if counted["kills"] < kills and (moment := wait_for_the_moment(repro, random_, longest)):
+            what = "group" if moment == "dvc.lock" else random_.choice(KILLED)
+            by = signal.SIGKILL if moment == "dvc.lock" else random_.choice(SIGNALS)
+            stage = repro.stage()
+            killed = repro.kill(what, by)
+        if killed:
+            if not repro.gone():
+                left = [command_of(each) for each in repro.others()]
+                sys.exit(f"{by.name} of {what} in {stage}: still running after {GRACE:.0f} s: {left}")
+            counted.update(["kills", f"in {stage}", f"of {what}", f"by {by.name}", f"at {moment}"])
+            print(f"{counted['kills']:3} {by.name} of {what} in {stage}, at {moment}", flush=True)
+            failures = 0
+            continue
+        code = repro.process.wait()
+        if code == 0:
+            return
+        failures += 1
+        if failures == ATTEMPTS:
+            sys.exit(f"dvc repro fails by itself:\n{repro.output.read_text(errors='replace')[-3000:]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="kills-")).resolve()
+    counted = soak(arguments.kills, arguments.seed, folder)
+    shutil.rmtree(folder)
+    print("; ".join(f"{name}: {count}" for name, count in sorted(counted.items())))
+
+
+if __name__ == "__main__":
+    main()
