@@ -57,6 +57,7 @@ seeds: check ## train this setting with each of SEEDS="1 2 3 4 5", one after the
 .PHONY: controls
 controls: check ## did PPO pay? best of n, DPO, PPO for length only and without a critic, judged by a second reward model
 	@python -m stages.recover
+	@cp controls/pipeline.yaml controls/dvc.yaml
 	dvc repro controls/dvc.yaml
 	@cat reports/controls.md
 

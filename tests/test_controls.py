@@ -7,6 +7,7 @@ import math
 import re
 import shlex
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +116,18 @@ def made_up(gains: dict[str, float]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def graph() -> dict[str, Any]:
+def graph(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The stages as DVC reads them from the copy that `make controls` makes."""
     from dvc.dvcfile import load_file
     from dvc.repo import Repo
 
-    return {stage.name: stage for stage in load_file(Repo(str(ROOT)), str(ROOT / "controls/dvc.yaml")).stages.values()}
+    root = tmp_path_factory.mktemp("checkout")
+    (root / "controls").mkdir()
+    shutil.copy(ROOT / "controls/pipeline.yaml", root / "controls/dvc.yaml")
+    for file in ("params.yaml", "controls/params.yaml"):
+        shutil.copy(ROOT / file, root / file)
+    repo = Repo.init(str(root), no_scm=True)
+    return {stage.name: stage for stage in load_file(repo, str(root / "controls/dvc.yaml")).stages.values()}
 
 
 def deps(stage: Any) -> set[str]:
@@ -173,6 +181,10 @@ def test_a_control_declares_the_parameters_that_it_reads(graph: dict[str, Any]) 
 
 def test_the_run_knows_nothing_of_the_controls(graph: dict[str, Any]) -> None:
     assert "control" not in (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+    tracked = subprocess.run(
+        ["git", "ls-files", "controls"], cwd=ROOT, text=True, capture_output=True, check=False
+    ).stdout
+    assert "controls/dvc.yaml" not in tracked.split(), "DVC would miss its outs in every checkout"
     for file in (ROOT / "stages").rglob("*.py"):
         assert not {name for name in imports.names(ast.walk(imports.tree(file))) if name.split(".")[0] == "controls"}
     written = {out.def_path for stage in graph.values() for out in stage.outs}
@@ -269,3 +281,56 @@ def test_every_command_end_to_end(tmp_path: Path, work: Path, monkeypatch: pytes
 def rows(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+@pytest.mark.slow
+def test_what_is_killed_goes_on_to_the_same_bytes(
+    tmp_path: Path, work: Path, tiny_folders: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PPO with its column `gold`, and DPO with its reference, which no checkpoint holds."""
+    import tiny_models
+    import tiny_run
+    import transformers
+
+    from controls import dpo, ppo_half
+    from stages.rl import trainer
+
+    tiny_run.write(tmp_path)
+    tiny_models.write_adapter(tmp_path / "gold", "reward", tmp_path / "base", seed=5)
+    base, sft, config = tmp_path / "base", tmp_path / "sft", tmp_path / "params.yaml"
+    config.write_text(config.read_text(encoding="utf-8").replace("eval_steps: 4", "eval_steps: 2"), encoding="utf-8")
+
+    def run_ppo(to: Path) -> None:
+        samples, judges = (tmp_path / "train.jsonl", tmp_path / "validate.jsonl"), (tmp_path / "rm", tmp_path / "gold")
+        ppo_half.main(*samples, base, sft, *judges, to / "ppo", to / "ppo-log", config)
+
+    def run_dpo(to: Path) -> None:
+        pairs = (tmp_path / "preferences_train.jsonl", tmp_path / "preferences_validate.jsonl")
+        dpo.main(*pairs, base, sft, to / "dpo", to / "dpo-log", config, ROOT / "controls/params.yaml")
+
+    for run, owner, method, calls in (
+        (run_ppo, trainer.Trainer, "sample_rollouts", 2),  # after a checkpoint, which there is every second update
+        (run_dpo, transformers.Trainer, "training_step", 2),  # in step 3; a checkpoint holds step 2
+    ):
+        run(tmp_path / "whole")
+        done = iter(range(calls))
+        original = getattr(owner, method)
+
+        def dying(*arguments: Any, done: Any = done, original: Any = original, **named: Any) -> Any:
+            if next(done, None) is None:
+                raise Killed
+            return original(*arguments, **named)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, method, dying)
+            with pytest.raises(Killed):
+                run(tmp_path / "killed")
+        run(tmp_path / "killed")
+    whole = sorted(file.relative_to(tmp_path / "whole") for file in (tmp_path / "whole").rglob("*") if file.is_file())
+    assert len(whole) > 8
+    for file in whole:
+        assert (tmp_path / "killed" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes(), file
+
+
+class Killed(BaseException):
+    """Nothing catches it."""
