@@ -54,6 +54,12 @@ experiments: setup ## the experiments from this commit: what was changed in each
 seeds: check ## train this setting with each of SEEDS="1 2 3 4 5", one after the other: mean, deviation, each seed's value
 	@python -m stages.seeds $(or $(SEEDS),1 2 3 4 5) --to reports/seeds.md
 
+.PHONY: controls
+controls: check ## did PPO pay? best of n, DPO, PPO for length only and without a critic, judged by a second reward model
+	@python -m stages.recover
+	dvc repro controls/dvc.yaml
+	@cat reports/controls.md
+
 .PHONY: compare
 compare: setup ## runs side by side, REVS="main exp-a": beyond chance? Also compare.html, with all answers
 	@python -m stages.compare $(or $(REVS),HEAD) --page compare.html
@@ -68,9 +74,17 @@ test: setup ## lint, types and tests; among these the smallest run of the whole 
 test-fast: setup ## the tests that need no trained model
 	python -m pytest -m "not slow and not browser and not gpu and not real"
 
+.PHONY: smollm2
+smollm2: setup ## fetch SmolLM2-135M-Instruct, a real chat model (93 MB), into models/smollm2-135m
+	@python -m stages.smollm2
+
+.PHONY: test-real
+test-real: smollm2 ## the whole pipeline on it, a quarter of an hour: resume and export included
+	@python tests/real_model.py $(or $(WORK),$(shell mktemp -d))
+
 .PHONY: fuzz
-fuzz: setup ## 10,000 hostile data files against preprocess and import: no traceback, no hang
-	@python -m tests.fuzz.hostile_data --cases 10000
+fuzz: setup ## 10,000 hostile data files, parameters and model folders: no traceback, no hang, no silent nonsense
+	@python tests/fuzz/hostile.py --cases 10000
 
 .PHONY: data
 data: setup ## fetch the COVID dialogues
@@ -104,6 +118,15 @@ bench: setup .bench-venv/installed ## measure SFT, RM and predict against TRL 1.
 	.bench-venv/bin/python -m pip install --quiet --disable-pip-version-check torch==2.13.0 --requirement $<
 	touch $@
 
+.PHONY: bench-llamafactory
+bench-llamafactory: setup .bench-lf/installed ## measure SFT, RM and predict against LLaMA-Factory 0.9.5 in an environment of its own
+	@python -m benchmarks.stages --llamafactory-python .bench-lf/bin/python
+
+.bench-lf/installed: benchmarks/requirements-llamafactory.txt
+	$(PYTHON) -m venv .bench-lf
+	.bench-lf/bin/python -m pip install --quiet --disable-pip-version-check --requirement $<
+	touch $@
+
 .PHONY: chat
 chat: setup ## talk with the trained model
 	@python -m stages.chat
@@ -113,12 +136,24 @@ docs: setup ## run every command that the README shows, in a fresh clone, with t
 	@python tests/run_readme.py
 
 .PHONY: lock
-lock: ## write requirements.lock anew from the ranges in pyproject.toml
+lock: ## write requirements.lock and requirements.hashes anew from the ranges in pyproject.toml
 	rm -rf .venv
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet --group dev --requirement pyproject.toml
 	$(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' > requirements.lock
+	grep -v '^torch==' requirements.lock > .torchless.partial
+	$(BIN)/python -m pip install --quiet --dry-run --ignore-installed --no-deps --report .hashes.partial --requirement .torchless.partial
+	$(BIN)/python -c "$$HASHED" < .hashes.partial > requirements.hashes
+	rm .torchless.partial .hashes.partial
+
+define HASHED
+import json, sys
+for each in json.load(sys.stdin)["install"]:
+    about, hashes = each["metadata"], each["download_info"]["archive_info"]["hashes"]
+    print("{name}=={version}".format(**about), "--hash=sha256:" + hashes["sha256"])
+endef
+export HASHED
 
 .PHONY: publish-store
 publish-store: setup ## put what this commit's run left into the folder TO=..., for any web host to serve

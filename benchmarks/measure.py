@@ -35,19 +35,30 @@ class Meter:
         self._since = now
 
     def callback(self) -> Any:
-        """For a `transformers.Trainer`: the whole training is one update. `found` gets the mean loss of its steps."""
+        """For a `transformers.Trainer`: the whole training is one update.
+
+        `found` gets the mean loss of its steps, and how many positions went through the network, padding included.
+        """
+        from torch.nn import Embedding
         from transformers import TrainerCallback
 
         meter = self
 
         class Watch(TrainerCallback):  # type: ignore[misc]
-            def on_train_begin(self, *_: Any, **__: Any) -> None:
+            positions = 0
+
+            def on_train_begin(self, *_: Any, model: Any, **__: Any) -> None:
+                words = next(module for module in model.modules() if isinstance(module, Embedding))
+                words.register_forward_pre_hook(self.count)
                 meter.start()
+
+            def count(self, _: Any, inputs: Any) -> None:
+                self.positions += inputs[0].numel()
 
             def on_train_end(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
                 meter.update(0)
                 losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
-                meter.found = {"loss": sum(losses) / len(losses)}
+                meter.found = {"loss": sum(losses) / len(losses), "positions": self.positions}
 
         return Watch()
 

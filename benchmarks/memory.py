@@ -42,7 +42,10 @@ from stages.rm import RmConfig
 from stages.runtime import params, resume
 from stages.sft import SftConfig
 
-PROFILES = ("chatglm-6b", "chatglm-6b-12gb", "qwen3-0.6b", "qwen3-1.7b", "default")
+PROFILES = (
+    "chatglm-6b-12gb", "chatglm-6b", "chatglm-6b-80gb",
+    "qwen3-0.6b", "qwen3-0.6b-80gb", "qwen3-1.7b", "qwen3-1.7b-80gb", "default",
+)  # fmt: skip
 STAGES = ("sft", "rm", "ppo", "predict", "evaluate")
 GIB = 2**30
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}

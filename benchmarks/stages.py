@@ -1,10 +1,11 @@
-"""SFT, RM and predict here against TRL 1.16 and transformers, on the same model and texts: prints one table.
+"""SFT, RM and predict here against TRL 1.16 and transformers, or LLaMA-Factory, on the same model and texts.
 
     python -m benchmarks.stages                    # all three
     python -m benchmarks.stages --task sft --rounds 5
+    python -m benchmarks.stages --llamafactory-python .bench-lf/bin/python    # LLaMA-Factory 0.9.5 in TRL's place
 
-Both sides run in this environment, each run in a process of its own on one thread; they take turns, and time is CPU
-time. Without `max_length` TRL trains on every token of every text, as ours does.
+Each run is a process of its own on one thread; the sides take turns, and time is CPU time. TRL runs in this
+environment, LLaMA-Factory in its own. Without `max_length` TRL trains on every token of every text, as ours does.
 """
 
 import argparse
@@ -18,6 +19,13 @@ from benchmarks.ppo import HERE, SETTINGS, result
 TASKS = ("sft", "rm", "predict")
 
 
+HEAD = (
+    f"{'':8}{'samples per CPU s':>30}{'MB above imports':>21}{'padding, %':>15}{'mean loss':>19}{'× floor':>14}\n"
+    f"{'':8}{'ours':>10}{'peer':>10}{'ratio':>10}{'ours':>11}{'peer':>10}{'ours':>8}{'peer':>7}{'ours':>10}{'peer':>9}"
+    f"{'ours':>7}{'peer':>7}"
+)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="SFT, RM and predict here against TRL and transformers")
     parser.add_argument("--task", choices=TASKS, action="append", help="all by default")
@@ -26,7 +34,11 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4, help="texts or pairs in a forward pass, two in a step")
     parser.add_argument("--predict-batch-size", type=int, default=64, help="questions that are answered side by side")
     parser.add_argument("--new-tokens", type=int, default=128, help="of each answer; none ends before")
+    parser.add_argument("--llamafactory-python", help="the interpreter of the virtual environment of LLaMA-Factory")
     arguments = parser.parse_args()
+    peer = [sys.executable, str(HERE / "stages_trl.py")]
+    if arguments.llamafactory_python:
+        peer = [arguments.llamafactory_python, str(HERE / "stages_llamafactory.py")]
     settings = SETTINGS | {
         "samples": arguments.samples,
         "batch_size": arguments.batch_size,
@@ -37,34 +49,34 @@ def main() -> None:
         setup = result([sys.executable, "-m", "benchmarks.stages_setup", folder, json.dumps(settings)])
         print(
             f"{setup['parameters'] / 1e6:.2f}M parameters, vocabulary {setup['vocab_size']}, {arguments.samples} texts "
-            f"of {setup['tokens'] / arguments.samples:.0f} tokens on average\n"
+            f"of {setup['tokens_sft'] / arguments.samples:.0f} tokens on average\n"
         )
-        print(f"{'':8}{'samples per CPU s':>32}{'MB above imports':>22}{'':>8}{'mean loss':>18}{'× floor':>9}")
-        print(
-            f"{'':8}{'ours':>10}{'peer':>10}{'ratio':>12}{'ours':>11}{'peer':>11}{'':8}{'ours':>9}{'peer':>9}{'ours':>9}"
-        )
+        print(HEAD)
         for task in arguments.task or TASKS:
             sides = {
                 "ours": [sys.executable, "-m", "benchmarks.stages_ours", task, folder],
-                "peer": [sys.executable, str(HERE / "stages_trl.py"), task, folder],
+                "peer": [*peer, task, folder],
             }
             runs: dict[str, list[dict[str, float]]] = {name: [] for name in sides}
             for _ in range(arguments.rounds):
                 for name, command in sides.items():
                     runs[name].append(result(command))
-            show(task, runs, setup[f"floor_{task}"])
+            show(task, runs, setup[f"floor_{task}"], setup.get(f"tokens_{task}"))
 
 
-def show(task: str, runs: dict[str, list[dict[str, float]]], floor: float) -> None:
-    """One line: medians over the rounds."""
-    speed = {name: [run["samples"] / run["seconds"] for run in found] for name, found in runs.items()}
-    ratio = statistics.median(a / b for a, b in zip(speed["ours"], speed["peer"], strict=True))
-    memory = {name: statistics.median(r["peak_mb"] - r["imports_mb"] for r in found) for name, found in runs.items()}
-    losses = "".join(f"{found[0]['loss']:9.4f}" if "loss" in found[0] else f"{'':9}" for found in runs.values())
-    medians = {name: statistics.median(values) for name, values in speed.items()}
+def show(task: str, runs: dict[str, list[dict[str, float]]], floor: float, tokens: float | None) -> None:
+    """One line: medians over the rounds. `tokens`: what a training run reads, without padding."""
+    speeds = {name: [run["samples"] / run["seconds"] for run in found] for name, found in runs.items()}
+    ratio = statistics.median(a / b for a, b in zip(speeds["ours"], speeds["peer"], strict=True))
+    speed = [statistics.median(values) for values in speeds.values()]
+    memory = [statistics.median(run["peak_mb"] - run["imports_mb"] for run in found) for found in runs.values()]
+    padding = losses = f"{'':8}{'':8}"
+    if tokens is not None:
+        padding = "".join(f"{100 * (1 - tokens / found[0]['positions']):8.1f}" for found in runs.values())
+        losses = "".join(f"{found[0]['loss']:9.4f}" for found in runs.values())
     print(
-        f"{task:8}{medians['ours']:10.2f}{medians['peer']:10.2f}{ratio:11.2f}×{memory['ours']:11.0f}{memory['peer']:11.0f}"
-        f"{'':8}{losses}{1 / medians['ours'] / floor:9.1f}"
+        f"{task:8}{speed[0]:10.2f}{speed[1]:10.2f}{ratio:9.2f}×{memory[0]:11.0f}{memory[1]:10.0f}"
+        f"{padding:>15} {losses:>18}{1 / speed[0] / floor:7.1f}{1 / speed[1] / floor:7.1f}"
     )
 
 

@@ -1,8 +1,8 @@
 """One run of LLaMA-Factory's SFT, RM or predict: `python benchmarks/stages_llamafactory.py TASK FOLDER`.
 
 Runs in a virtual environment of its own (benchmarks/requirements-llamafactory.txt) and prints a JSON line. It reads the
-same token ids, as a data set that is tokenized already; batches and settings are the same, gradient checkpointing is off.
-Its reward model is its own: a value head on the causal model, whose LM head is computed at every position, too.
+same token ids, as a data set that is tokenized already; batches and settings are the same, gradient checkpointing is
+off. Its reward model is its own: a value head on the causal model, whose LM head is computed at every position, too.
 """
 
 import contextlib
@@ -61,7 +61,8 @@ def row(task: str, text: dict[str, list[int]]) -> dict[str, Any]:
     if task == "sft":
         return answered("chosen", "")
     if task == "rm":
-        return answered("chosen", "chosen_") | answered("rejected", "rejected_")
+        media = {"images": None, "videos": None, "audios": None}
+        return answered("chosen", "chosen_") | answered("rejected", "rejected_") | media
     return {"input_ids": text["prompt"], "attention_mask": [1] * len(text["prompt"]), "labels": text["chosen"]}
 
 

@@ -29,14 +29,21 @@ def main(folder: Path, settings: dict[str, Any]) -> None:
     ]
     texts = []
     for number, sample in enumerate(samples[: settings["samples"]]):
-        prompt = encoding.encode_prompt(tokenizer, sample.history, sample.instruction, 256, "sft").ids
+        prompt = encoding.encode_prompt(tokenizer, sample.history, sample.instruction, 256, "sft").ids * settings.get(
+            "repeat", 1
+        )
         answer = encoding.encode_answer(tokenizer, sample.output, 128).ids
         other = encoding.encode_answer(tokenizer, samples[-1 - number].output, 128).ids
         texts.append({"prompt": prompt, "chosen": answer, "rejected": other})
     (folder / "texts.json").write_text(json.dumps(texts), encoding="utf-8")
     (folder / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
-    prompts, answers = (sum(len(text[name]) for text in texts) for name in ("prompt", "chosen"))
-    found = {"parameters": network.num_parameters(), "vocab_size": len(tokenizer), "tokens": prompts + answers}
+    prompts, answers, others = (sum(len(text[name]) for text in texts) for name in ("prompt", "chosen", "rejected"))
+    found = {
+        "parameters": network.num_parameters(),
+        "vocab_size": len(tokenizer),
+        "tokens_sft": prompts + answers,
+        "tokens_rm": 2 * prompts + answers + others,
+    }
     print(json.dumps(found | floor(network, texts, settings)))
 
 

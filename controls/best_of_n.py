@@ -1,8 +1,6 @@
 """Best of n: the SFT model answers n times, and the reward model takes the best; nothing is trained.
 
-    python -m controls.best_of_n --help
-
-Its distance from the SFT model is at most log n − (n − 1) / n nats per answer (Beirami et al. 2024, arXiv 2401.01879).
+python -m controls.best_of_n --help
 """
 
 import math
@@ -13,15 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from controls import judges, options
+from controls.models import MODELS, SIZES
 from stages import predict
 from stages.models import reward, stack
 from stages.runtime import atomic, params, processes
 from stages.runtime.command import command
 from stages.text import records
-
-SIZES = (1, 2, 4, 8, 16)
-ANSWERED = (4, 16)
-"""Sizes whose answers are compared with the other models'."""
 
 
 @command
@@ -44,7 +39,8 @@ def main(
 
     from stages.generation.generate import eos_ids, generate
 
-    device, most = processes.device(), max(SIZES)  # several processes do the same
+    processes.announce("best_of_n")
+    device, most = processes.device(), max(SIZES)
     tokenizer = frozen_base.tokenizer()
     model = stack.load(frozen_base.causal_lm(device), folders)
     prompts = [predict.encode(tokenizer, sample, config) for sample in samples for _ in range(most)]
@@ -67,7 +63,7 @@ def main(
         return
 
     rows: list[dict[int, dict[str, float]]] = []
-    best: dict[int, list[Any]] = {n: [] for n in ANSWERED}
+    best: dict[int, list[Any]] = {model.n: [] for model in MODELS if model.n}
     for start in range(0, len(answers), most):
         by_proxy, by_gold = (scores[name][start : start + most] for name in ("proxy", "gold"))
         rows.append({n: round_of(by_proxy, by_gold, n) for n in SIZES})
@@ -97,11 +93,6 @@ def expected(ranked_by: Sequence[float], values: Sequence[float], n: int) -> flo
     order = sorted(range(len(values)), key=lambda i: ranked_by[i])
     subsets = math.comb(len(values), n)
     return sum(math.comb(k, n - 1) / subsets * values[i] for k, i in enumerate(order))
-
-
-def kl_bound(n: int) -> float:
-    """The most that best-of-n can be away from what it draws from, in nats per answer."""
-    return math.log(n) - (n - 1) / n
 
 
 if __name__ == "__main__":

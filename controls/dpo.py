@@ -50,6 +50,7 @@ def main(
     choosing, _ = held_out.parts(records.read_pairs(validate))
     frozen_base = base_model.read(base)
     folders = stack.resolve(frozen_base, [sft_folder])
+    processes.announce("dpo")
     trainer.share(config, frozen_base.model.dtype)
 
     parameters = [seed, config.model_dump(), lora.model_dump(), beta]
@@ -68,7 +69,7 @@ def main(
         model = get_peft_model(model, lora.fit(model, "ppo").config(task_type="CAUSAL_LM"))
         run = weighted.trainer(
             preference_loss(beta),
-            ["loss", "accuracy", "margin"],
+            ["loss", *rm.MEASURED],
             step_weight=config.batch_size,
             model=model,
             args=trainer.arguments(config, frozen_base.model, seed, state),

@@ -35,11 +35,13 @@ def main(
     """Write one line of numbers per answer."""
     config = params.load(params_file, "evaluate", evaluate.EvaluateConfig)
     samples = records.read_samples(data / "test.jsonl")
-    facts = evaluate.read_facts(data / "facts.jsonl", len(samples))
-    rows = {model.name: read_answers(model.name, answers, len(samples)) for model in MODELS}
+    count, facts_file = len(samples), data / "facts.jsonl"  # which not all data bring
+    facts = evaluate.read_rows(facts_file, count, "preprocess") if facts_file.is_file() else [None] * count
+    rows = {model.name: read_answers(model.name, answers, count) for model in MODELS}
     frozen_base = judges.check(base, [proxy, gold])
     policies = {folder.name: stack.resolve(frozen_base, [sft, folder]) for folder in policy}
 
+    processes.announce("evaluate")
     device = processes.device()  # every process measures everything, as in the run's own evaluation
     tokenizer = frozen_base.tokenizer()
     model = stack.load(frozen_base.causal_lm(device), [sft])
@@ -48,7 +50,7 @@ def main(
         for name, folder in (("reward", proxy), ("gold", gold))
     }
     for name, folders in policies.items():
-        model.load_adapter(str(folders[-1]), adapter_name=f"policy-{name}", is_trainable=False)
+        model.load_adapter(str(folders[-1]), adapter_name=f"policy-{name}", is_trainable=False, torch_device="cpu")
 
     doctor = [encoding.normalize(tokenizer, sample.output) for sample in samples]
     texts = {

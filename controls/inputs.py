@@ -5,8 +5,7 @@ import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from controls.best_of_n import SIZES
-from controls.models import MODELS
+from controls.models import MODELS, SIZES
 from stages.metrics.definitions import METRICS
 from stages.page.inputs import Column
 from stages.page.inputs import rows as json_lines

@@ -9,7 +9,7 @@ from stages.models import base_model, reward, stack
 
 def add(model: Any, folder: Path, name: str, device: Any) -> Any:
     """Put the reward adapter in `folder` onto the `PeftModel`, frozen and not active, as `name`; returns its head."""
-    model.load_adapter(str(folder), adapter_name=name, is_trainable=False)
+    model.load_adapter(str(folder), adapter_name=name, is_trainable=False, torch_device="cpu")
     return reward.load_head(folder, device)
 
 

@@ -1,5 +1,6 @@
 """What is compared, in the order of the tables, and where each one's answers come from."""
 
+import math
 from typing import NamedTuple
 
 
@@ -25,3 +26,13 @@ MODELS = (
     Compared("ppo", policy=True),
 )
 """The last is the run's own PPO, whose reward model has read all pairs, those of the judge too."""
+SIZES = (1, 2, 4, 8, 16)
+"""The n of best-of-n whose rewards are measured."""
+
+
+def kl_bound(n: int) -> float:
+    """The most that best-of-n can be away from what it draws from, in nats per answer.
+
+    Beirami et al. 2024, arXiv 2401.01879.
+    """
+    return math.log(n) - (n - 1) / n

@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
-from controls import best_of_n, findings, inputs, options
+from controls import findings, inputs, options
 from controls.findings import Comparison
-from controls.models import MODELS, SUBJECT
+from controls.models import MODELS, SUBJECT, kl_bound
 from stages.page import compare_markdown, embedding, i18n, line_chart
 from stages.page.formats import MISSING, fixed, span
 from stages.page.i18n import LANGUAGES, Sentence, say
@@ -54,7 +54,7 @@ def values(compared: Comparison) -> Table:
     rows = []
     for model in MODELS:
         if model.n:
-            distance = Cell(Sentence("controls.at-most", {"value": fixed(best_of_n.kl_bound(model.n), 2)}))
+            distance = Cell(Sentence("controls.at-most", {"value": fixed(kl_bound(model.n), 2)}))
         elif model.policy:
             kl = compared.kl[model.name]
             distance = Cell(fixed(kl.value, 2), span(kl, 2), style="strong")
@@ -144,7 +144,7 @@ def over_distance(found: inputs.Found) -> Any:
     lines = []
     means = findings.frontier(found)
     for judge, at in (("reward", JUDGES["score"]), ("gold", JUDGES["gold"])):
-        points = [(best_of_n.kl_bound(n), mean[judge]) for n, mean in means.items()]
+        points = [(kl_bound(n), mean[judge]) for n, mean in means.items()]
         lines.append(Line("best of n", at, [points]))
         for model in MODELS:
             if model.policy:

@@ -33,18 +33,19 @@ class WatchedTrainer(Trainer):
         super().__init__(**arguments)
 
     def make_experience(self, rollouts: Rollouts) -> Experience:
+        plan = self._plan(rollouts, range(len(rollouts.prompts)))
         with stack.active(self.model, ["gold"]):
             scores = reward.score(
                 self.model, self.gold_head, rollouts.prompts, rollouts.responses, self.pad,
-                self.config.tokens_per_batch, len(self._plan(rollouts)),
+                self.config.tokens_per_batch, plan,
             )  # fmt: skip
-        everyone = self.group.gather(torch.tensor(scores, device=self.device, dtype=torch.float64))
-        self.gold = float(everyone.mean())
+        everyones = self.group.sum(torch.tensor(scores, device=self.device))
+        self._check_finite(gold=everyones)
+        self.gold = float(everyones.double().mean())
         return super().make_experience(rollouts)
 
     def step(self) -> dict[str, float]:
         row = super().step()
-        self._check_finite(gold=torch.tensor(self.gold, device=self.device))
         self.state.rows[-1]["gold"] = self.gold
         return row | {"gold": self.gold}
 
@@ -56,7 +57,7 @@ class CharacterTrainer(WatchedTrainer):
         self.tokenizer = tokenizer
         super().__init__(**arguments)
 
-    def _scores(self, rollouts: Rollouts, passes: int) -> Tensor:
+    def _scores(self, rollouts: Rollouts, plan: list[list[int]]) -> Tensor:
         return torch.tensor(characters(self.tokenizer, rollouts.responses), device=self.device)
 
 

@@ -49,7 +49,7 @@ def main(
     facts = read_facts(data / "facts.jsonl", len(samples))
     frozen_base = base_model.read(base)
     processes.announce("evaluate")
-    stacks = {name: stack.resolve(frozen_base, folders) for name, folders in
+    stacks = {name: stack.resolve(frozen_base, folders, name) for name, folders in
               (("sft", [sft]), ("ppo", [sft, ppo]), ("reward", [rm]))}  # fmt: skip
 
     # every process measures everything: it is quick, and a base that is sharded needs all of them

@@ -48,13 +48,15 @@ def main(
     if measured is None:
         print(f"note: {scores} has no scores of these weights, so the card has none; run `dvc repro`", file=sys.stderr)
 
-    from stages.serving import merged_model
+    from stages.serving import merged_model, provenance
 
     with atomic.folder(to) as folder:
         merged_model.write(frozen_base, folders, config, config.max_new_tokens, folder)
         model_type = json.loads((folder / "config.json").read_text(encoding="utf-8"))["model_type"]
         card = model_card.text(model, frozen_base, adapters, parameters, measured, model_type, to.name)
         atomic.write_text(folder / "README.md", card)
+        kinds = ("dialogues", "preferences") if model is Name.ppo else ("dialogues",) if folders else ()
+        provenance.write(folder, to.name, frozen_base, folders, [parameters["data"][kind] for kind in kinds])
     native = (
         "; transformers loads it only after `stages.models.chatglm.register()`"
         if model_type == model_card.CHATGLM

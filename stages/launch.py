@@ -25,6 +25,7 @@ def main() -> None:
     if len(sys.argv) < 2:
         raise SystemExit("usage: python -m stages.launch STAGE [the stage's options]")
     stage, *arguments = sys.argv[1:]
+    module = stage if "." in stage else f"stages.{stage}"  # a control is `controls.<name>`
     try:
         line, source = launcher()
         words = command(line, source)
@@ -32,10 +33,10 @@ def main() -> None:
         raise SystemExit(f"error: {error}") from None
     if not words:
         sys.argv[1:] = arguments
-        runpy.run_module(f"stages.{stage}", run_name="__main__", alter_sys=True)
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
         return
     os.environ[VARIABLE] = line  # the stage records it with its environment
-    os.execv(words[0], [*words, "-m", f"stages.{stage}", *arguments])
+    os.execv(words[0], [*words, "-m", module, *arguments])
 
 
 def launcher() -> tuple[str, str]:

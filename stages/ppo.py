@@ -69,9 +69,9 @@ def run(
     """
     samples = [*records.read_samples(inputs.train), *records.read_samples(inputs.validate)]
     frozen_base = base_model.read(inputs.base)
-    stack.resolve(frozen_base, [inputs.rm])
+    stack.resolve(frozen_base, [inputs.rm], "reward")
     processes.announce("ppo")
-    stack.resolve(frozen_base, [inputs.sft])  # a stack that does not fit ends here, before any weight is read
+    stack.resolve(frozen_base, [inputs.sft], "sft")  # a stack that does not fit ends here, before any weight is read
 
     from transformers import set_seed
 
@@ -107,8 +107,6 @@ def run(
         environment.write(log)
         atomic.write_json(log / "metrics.json", summary(state))
         with atomic.folder(to) as folder:
-            below = [] if config.resume_lora_training else [inputs.sft]
-            stack.save(model, policy[-1], "ppo", frozen_base, below, folder)
             from safetensors.torch import save_file
 
             save_file(
@@ -116,6 +114,8 @@ def run(
                 folder / "value_head.safetensors",
                 metadata={"format": "pt"},
             )
+            below = [] if config.resume_lora_training else [inputs.sft]
+            stack.save(model, policy[-1], "ppo", frozen_base, below, folder)
 
 
 def build(

@@ -44,7 +44,7 @@ def main(
     samples = records.read_samples(test)
     frozen_base = base_model.read(base)
     processes.announce(f"predict@{name}")
-    folders = stack.resolve(frozen_base, adapter)
+    folders = stack.resolve(frozen_base, adapter, name if name in ("sft", "ppo") else None)
 
     from tqdm import tqdm
 

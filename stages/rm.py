@@ -21,8 +21,8 @@ from stages.training.config import TrainingConfig
 
 
 class RmConfig(TrainingConfig):
-    num_train_epochs: params.Epochs = 2
-    learning_rate: params.LearningRate = 5.0e-4
+    num_train_epochs: params.Epochs = 1
+    learning_rate: params.LearningRate = 1.0e-3
     logging_steps: params.Steps = 5
     eval_steps: params.Steps = 20
     max_source_length: params.Tokens = 256
@@ -106,8 +106,8 @@ def main(
             },
         )
         with atomic.folder(to) as folder:
-            stack.save(run.model, "default", "reward", frozen_base, [], folder)
             reward.save_head(run.model, folder)
+            stack.save(run.model, "default", "reward", frozen_base, [], folder)
 
 
 MEASURED = ("accuracy", "margin")

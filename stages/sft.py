@@ -20,14 +20,15 @@ from stages.training.config import TrainingConfig
 
 
 class SftConfig(TrainingConfig):
-    learning_rate: params.LearningRate = 3.0e-3
+    num_train_epochs: params.Epochs = 4
+    learning_rate: params.LearningRate = 6.0e-3
     max_source_length: params.Tokens = 256
     """Tokens of history and question; the oldest turns are dropped first, and the question is kept."""
     max_target_length: params.Tokens = 128
     """Tokens of the answer, its EOS included; a longer answer is cut at its end."""
     dev_ratio: params.Ratio = 0.05
     """Share of train + validation that is held out, whole dialogues: its loss chooses the checkpoint."""
-    lora: LoraConfig = LoraConfig()
+    lora: LoraConfig = LoraConfig(r=32, alpha=64)
     """The adapter."""
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from parameters import ROOT
 
-from benchmarks import ppo, stages
+from benchmarks import ppo, scaling, stages
 
 SMALL = {
     "vocab_size": 400,
@@ -29,7 +29,7 @@ SMALL = {
     "micro_batch_size": 1,
     "tokens_per_batch": 200,
 }
-PEERS = {"ppo_trl", "stages_trl"}
+PEERS = {"ppo_trl", "stages_trl", "stages_llamafactory"}
 """They import what stands beside them: run as files, by the interpreter of a peer's environment."""
 
 
@@ -63,8 +63,19 @@ def test_both_sides_do_the_same_work(task, prepared, capsys):
         assert ours["tokens_per_update"] == theirs["tokens_per_update"] == SMALL["samples"] * SMALL["new_tokens"]
     else:
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=0.01)
-    stages.show(task, {"ours": [ours], "peer": [theirs]}, floor=1e-3)
+        assert ours["positions"] > 0 and theirs["positions"] > 0
+    stages.show(task, {"ours": [ours], "peer": [theirs]}, 1e-3, None if task == "predict" else 100)
     assert capsys.readouterr().out.startswith(task)
+
+
+def test_scaling(monkeypatch, capsys):
+    monkeypatch.setattr(scaling, "START", scaling.START | SMALL)
+    monkeypatch.setattr(scaling, "STEPS", {"length": [{"repeat": 1}, {"repeat": 2}]})
+    monkeypatch.setattr(sys, "argv", ["scaling"])
+    scaling.main()
+    head, one, two = capsys.readouterr().out.splitlines()
+    assert "CPU s" in head and one.split()[0] == two.split()[0] == "length"
+    assert int(one.split()[2]) < int(two.split()[2])
 
 
 def test_ppo(tmp_path, capsys):

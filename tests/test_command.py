@@ -49,3 +49,26 @@ def test_a_full_disk_is_named_where_no_oserror_is_raised(tmp_path, capfd):
 
     with pytest.raises(ZeroDivisionError):  # what is no user's mistake keeps its traceback
         stage(lambda: 1 / 0)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UserError("model.name: \x1b[31mred\x07\u202e is not there\r\nerror: a line of its own"),
+        FileNotFoundError(2, "no such file", "\x1b]0;a title\x07.json"),
+    ],
+)
+def test_what_a_terminal_would_obey_is_shown(error, capsys):
+    @command
+    def stage():
+        raise error
+
+    with pytest.raises(SystemExit):
+        stage()
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1 and said.endswith("\n")
+    assert said.rstrip("\n").isprintable() and "\\x1b" in said
+
+
+def test_a_message_in_chinese_stays_as_it_is():
+    assert str(UserError("病人：\u3000多喝水 🤒")) == "病人：\u3000多喝水 🤒"

@@ -1,26 +1,30 @@
 """The controls: their maths by hand, their graph, and every command on models of some thousand parameters."""
 
+import ast
+import csv
 import json
 import math
-from collections.abc import Iterator
+import re
+import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
+import imports
 import numpy as np
 import pytest
 import yaml
 from imports import ROOT
 
-from controls import best_of_n, findings, halves
-from stages.metrics import bootstrap
+from controls import best_of_n, findings, halves, models
 from stages.text import records
 
 
 def test_the_bound_of_best_of_n_by_hand() -> None:
-    assert best_of_n.kl_bound(1) == 0
-    assert best_of_n.kl_bound(2) == pytest.approx(0.6931 - 0.5, abs=1e-4)
-    assert best_of_n.kl_bound(4) == pytest.approx(1.3863 - 0.75, abs=1e-4)
-    assert best_of_n.kl_bound(16) == pytest.approx(2.7726 - 0.9375, abs=1e-4)
+    assert models.kl_bound(1) == 0
+    assert models.kl_bound(2) == pytest.approx(0.6931 - 0.5, abs=1e-4)
+    assert models.kl_bound(4) == pytest.approx(1.3863 - 0.75, abs=1e-4)
+    assert models.kl_bound(16) == pytest.approx(2.7726 - 0.9375, abs=1e-4)
 
 
 def test_the_best_of_n_is_expected_over_all_subsets() -> None:
@@ -104,3 +108,164 @@ def made_up(gains: dict[str, float]) -> Any:
                                "response_length": list(30 + own)}  # fmt: skip
     accuracy = {name: {"accuracy": 0.7, "pairs": 100} for name in halves.NAMES}
     return Found([at // 2 for at in range(80)], numbers, {}, {}, accuracy)
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# The graph
+
+
+@pytest.fixture(scope="module")
+def graph() -> dict[str, Any]:
+    from dvc.dvcfile import load_file
+    from dvc.repo import Repo
+
+    return {stage.name: stage for stage in load_file(Repo(str(ROOT)), str(ROOT / "controls/dvc.yaml")).stages.values()}
+
+
+def deps(stage: Any) -> set[str]:
+    from dvc.dependency import ParamsDependency
+
+    return {dep.def_path for dep in stage.deps if not isinstance(dep, ParamsDependency)}
+
+
+def module_of(stage: Any) -> Path:
+    (name,) = re.findall(r"-m (?:stages\.launch )?([\w.]+)", stage.cmd)
+    return ROOT / f"{name.replace('.', '/')}.py" if "." in name else ROOT / f"stages/{name}.py"
+
+
+def code(stage: Any) -> set[str]:
+    """The files of controls/ and the commands of stages/ one by one, the rooms as folders."""
+    files = imports.closure(module_of(stage))
+    rooms = {"/".join(file.parts[:2]) for file in files if file.parts[0] == "stages"}
+    return rooms | {file.as_posix() for file in files if file.parts[0] == "controls" and file.name != "__init__.py"}
+
+
+def test_a_control_depends_on_the_code_that_it_runs(graph: dict[str, Any]) -> None:
+    for name, stage in graph.items():
+        declared = {dep for dep in deps(stage) if dep.endswith(".py") or dep.startswith("stages/")}
+        assert declared == code(stage), f"{name}: add {code(stage) - declared}, take out {declared - code(stage)}"
+
+
+def test_a_control_depends_on_the_paths_that_it_is_given(graph: dict[str, Any]) -> None:
+    for name, stage in graph.items():
+        given = {word for word in shlex.split(stage.cmd) if word.split("/")[0] in ("data", "models", "reports")}
+        known = {dep for dep in deps(stage) if not dep.startswith(("stages/", "controls/"))}
+        known |= {out.def_path for out in stage.outs}
+        for word in given:
+            assert any(path == word or path.startswith(f"{word}/") for path in known), f"{name}: {word} not declared"
+        for path in known:
+            assert any(path == word or path.startswith(f"{word}/") for word in given), f"{name}: {path} not given"
+
+
+def test_a_control_declares_the_parameters_that_it_reads(graph: dict[str, Any]) -> None:
+    for name, stage in graph.items():
+        read = {
+            ast.literal_eval(node.args[1])
+            for file in imports.closure(module_of(stage))
+            for node in ast.walk(imports.tree(ROOT / file))
+            if isinstance(node, ast.Call)
+            and ast.unparse(node.func) == "params.load"
+            and file.parts[0] == module_of(stage).relative_to(ROOT).parts[0]  # of a command, not of those it builds on
+        }
+        declared = {key.partition(".")[0] for dep in stage.params for key in dep.params}
+        assert declared == read, name
+
+
+def test_the_run_knows_nothing_of_the_controls(graph: dict[str, Any]) -> None:
+    assert "control" not in (ROOT / "dvc.yaml").read_text(encoding="utf-8")
+    for file in (ROOT / "stages").rglob("*.py"):
+        assert not {name for name in imports.names(ast.walk(imports.tree(file))) if name.split(".")[0] == "controls"}
+    written = {out.def_path for stage in graph.values() for out in stage.outs}
+    document = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))
+    for path in written:
+        assert path not in json.dumps(document)
+        assert path.startswith(("models/controls/", "reports/controls/", "reports/controls.")), path
+
+
+def test_each_sentence_is_there_in_both_languages_and_used() -> None:
+    texts = json.loads((ROOT / "controls/i18n.json").read_text(encoding="utf-8"))
+    source = "".join(
+        file.read_text(encoding="utf-8") for file in (ROOT / "controls").iterdir() if file.suffix in (".py", ".jinja")
+    )
+    for key, each in texts.items():
+        assert set(each) == {"en", "zh"}
+        mentioned = [sorted(re.findall(r"\{(\w+)\}", text)) for text in each.values()]
+        assert mentioned[0] == mentioned[1], key
+        parts = key.split(".")
+        stems = [".".join(parts[:count]) for count in range(1, len(parts))]
+        assert key in source or any(f"{s}.{{" in source or f'"{s}." ~' in source for s in stems), f"{key} is not used"
+
+
+# ----------------------------------------------------------------------------------------------------------------------
+# Every command
+
+
+@pytest.mark.slow
+def test_every_command_end_to_end(tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import tiny_run
+
+    from controls import dpo, evaluate, length_only, no_critic, ppo_half, report
+    from stages import predict, rm
+    from stages.models import stack
+
+    top, out, logs = tmp_path / "run", tmp_path / "models", tmp_path / "logs"
+    tiny_run.write(top)
+    config = top / "params.yaml"
+    halves.main(top / "preferences_train.jsonl", logs / "pairs")
+    for name in halves.NAMES:
+        rm.main(
+            logs / f"pairs/{name}.jsonl", top / "preferences_validate.jsonl", top / "base", out / f"reward_{name}",
+            logs / f"reward_{name}", config,
+        )  # fmt: skip
+    judges = (out / "reward_proxy", out / "reward_gold")
+    assert stack.lineage(judges[0]).sha256 != stack.lineage(judges[1]).sha256
+
+    inputs = (top / "train.jsonl", top / "validate.jsonl", top / "base", top / "sft", *judges)
+    for control in (ppo_half, no_critic, length_only):
+        name = control.__name__.rpartition(".")[2]
+        control.main(*inputs, out / name, logs / name, config)
+    curves = {name: rows(logs / name / "curve.csv") for name in ("ppo_half", "no_critic", "length_only")}
+    first = {name: curve[0] for name, curve in curves.items()}
+    assert first["ppo_half"]["gold"] == first["no_critic"]["gold"] == first["length_only"]["gold"], "all begin as SFT"
+    assert first["ppo_half"]["gold"] != first["ppo_half"]["score"] == first["no_critic"]["score"]
+    assert curves["no_critic"][-1]["explained_variance"] == "0"
+    samples = records.read_samples(top / "test.jsonl")
+
+    dpo.main(
+        logs / "pairs/proxy.jsonl", top / "preferences_validate.jsonl", top / "base", top / "sft", out / "dpo",
+        logs / "dpo", config, ROOT / "controls/params.yaml",
+    )  # fmt: skip
+    assert stack.lineage(out / "dpo").below == {"sft": stack.lineage(top / "sft").sha256}
+
+    best_of_n.main(
+        top / "test.jsonl", top / "base", top / "sft", *judges, logs / "best_of_n", logs / "best_of_n.jsonl", config
+    )
+    drawn = [json.loads(line) for line in (logs / "best_of_n.jsonl").read_text().splitlines()]
+    assert len(drawn) == len(samples)
+    for row in drawn:
+        assert sorted(each["reward"] for each in row.values()) == [row[str(n)]["reward"] for n in models.SIZES]
+
+    for name in ("ppo_half", "no_critic", "length_only", "dpo"):
+        adapters = [top / "sft", out / name]
+        predict.main(name, top / "test.jsonl", top / "base", logs / f"answers/{name}.jsonl", config, adapters)
+    predict.main("sft", top / "test.jsonl", top / "base", logs / "own/sft.jsonl", config, [top / "sft"])
+    for name in ("ppo", "retrieval"):  # the run's own
+        shutil.copy(logs / "answers/ppo_half.jsonl", logs / f"own/{name}.jsonl")
+    shutil.copytree(out / "ppo_half", out / "ppo")
+    policies = [out / name for name in ("ppo_half", "no_critic", "length_only", "dpo", "ppo")]
+    folders = [logs / "answers", logs / "best_of_n", logs / "own"]
+    evaluate.main(top, folders, top / "base", top / "sft", *judges, policies, logs / "evaluation", config)
+    numbers = [json.loads(line) for line in (logs / "evaluation/ppo_half.jsonl").read_text().splitlines()]
+    assert all(row["kl"] >= -1e-4 for row in numbers) and any(row["kl"] > 0 for row in numbers)
+
+    report.main(logs, logs / "own/sft.jsonl", tmp_path / "controls.html", tmp_path / "controls.md", config)
+    page, table = ((tmp_path / f"controls.{kind}").read_text(encoding="utf-8") for kind in ("html", "md"))
+    assert page.count('<article class="answer') == 4 and page.count("<svg") == 2
+    assert "| PPO for length only |" in table and table.count("\n| ") == 2 + 9 + 2 + 8 + 0
+    # so few dialogues prove nothing
+    assert "Can't tell" in table and "**better**" not in table and "**worse**" not in table
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

@@ -76,6 +76,7 @@ def write_models(top: Path) -> None:
     tokenizer = json.loads((top / "base/tokenizer.json").read_text(encoding="utf-8"))
     tokenizer["normalizer"] = {"type": "NFKC"}
     (top / "base/tokenizer.json").write_text(json.dumps(tokenizer), encoding="utf-8")
+    base_model.write_pointer(top / "base", tiny_models.MODEL)
     tiny_models.write_adapter(top / "sft", "sft", top / "base", seed=1)
     tiny_models.write_adapter(top / "rm", "reward", top / "base", seed=2)
     tiny_models.write_adapter(top / "ppo", "ppo", top / "base", [top / "sft"], seed=3)

@@ -1,6 +1,7 @@
 """The export: what plain transformers loads from the folder answers as the stack does, and the card tells the truth."""
 
 import ast
+import hashlib
 import json
 import shlex
 import shutil
@@ -85,6 +86,39 @@ def stacked(files, name):
 def greedy(model, ids):
     mask = torch.ones(1, len(ids))
     return model.generate(torch.tensor([ids]), do_sample=False, max_new_tokens=24, attention_mask=mask)
+
+
+@pytest.mark.parametrize("name", Name)
+def test_the_bill_and_the_hashes_are_those_of_the_folder(files, tmp_path, name):
+    for to in (tmp_path / "out", tmp_path / "again/out"):
+        export.main(to, model=name, **files)
+    to = tmp_path / "out"
+    again = {file.name: file.read_bytes() for file in (tmp_path / "again/out").iterdir()}
+    assert again == {file.name: file.read_bytes() for file in to.iterdir()}  # so whoever exports it can sign the same
+
+    subprocess.run(["sha256sum", "--check", "--strict", "--quiet", "SHA256SUMS"], cwd=to, check=True)
+    listed = {line.split("  ")[1] for line in (to / "SHA256SUMS").read_text().splitlines()}
+    assert listed == {file.name for file in to.iterdir()} - {"SHA256SUMS"}
+
+    bill = json.loads((to / "bom.cdx.json").read_text())
+    assert (bill["bomFormat"], bill["specVersion"]) == ("CycloneDX", "1.6")
+    components = {each["bom-ref"]: each for each in bill["components"]}
+    assert len(components) == len(bill["components"])
+    assert bill["dependencies"] == [{"ref": "model", "dependsOn": list(components)}]
+    assert components["base"]["version"] == base_model.read(files["base"]).identity
+    adapters = {"base": [], "sft": ["sft"], "ppo": ["sft", "ppo"]}[name]
+    assert [ref for ref in components if ref.startswith("adapter-")] == [f"adapter-{each}" for each in adapters]
+    for each in adapters:
+        (found,) = components[f"adapter-{each}"]["hashes"]
+        content = hashlib.sha256((files[each] / stack.WEIGHTS).read_bytes()).hexdigest()
+        assert found == {"alg": "SHA-256", "content": content}
+    assert [c["name"] for c in components.values() if c["type"] == "data"] == {
+        "base": [], "sft": ["data/sample"], "ppo": ["data/sample", "data/sample/preferences.json"]
+    }[name]  # fmt: skip
+    assert f"pkg:pypi/torch@{torch.__version__.partition('+')[0]}" in components
+    weights = bill["metadata"]["component"]["components"]
+    assert [each["name"] for each in weights] == ["model.safetensors"]
+    assert weights[0]["hashes"][0]["content"] in (to / "SHA256SUMS").read_text()
 
 
 @pytest.mark.parametrize("name", Name)

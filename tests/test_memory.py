@@ -11,7 +11,10 @@ from stages.models.chatglm.configuration import ChatGLMConfig
 from stages.models.lora import LoraConfig
 
 torch.set_num_threads(1)
-CARDS = {"chatglm-6b": 24, "chatglm-6b-12gb": 12, "qwen3-0.6b": 24, "qwen3-1.7b": 24}
+CARDS = {
+    "chatglm-6b": 24, "chatglm-6b-12gb": 12, "qwen3-0.6b": 24, "qwen3-1.7b": 24,
+    "chatglm-6b-80gb": 80, "qwen3-0.6b-80gb": 80, "qwen3-1.7b-80gb": 80,
+}  # fmt: skip
 """GB, as the profiles say in their first lines."""
 
 

@@ -1,6 +1,8 @@
 """The metrics of single answers against numbers worked out by hand, and what a declaration brings with it."""
 
+import marshal
 import math
+import tempfile
 
 import pytest
 
@@ -18,6 +20,14 @@ def test_rouge_over_words():
     assert found == pytest.approx({"rouge-1": 600 / 7, "rouge-2": 200 / 5, "rouge-l": 600 / 7}, abs=1e-3)
     turned = text_metrics.rouge("休息 建议 喝水 多", "建议 多 休息")
     assert turned == pytest.approx({"rouge-1": 600 / 7, "rouge-2": 0, "rouge-l": 400 / 7}, abs=1e-3)
+
+
+def test_a_planted_cache_of_jieba_plays_no_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "jieba.cache").write_bytes(marshal.dumps(({"我发烧三": 10**6}, 10**6)))
+    text_metrics.segmenter.cache_clear()
+    assert text_metrics.segmenter().lcut("我发烧三天了") == ["我", "发烧", "三天", "了"]
+    assert [path.name for path in tmp_path.iterdir()] == ["jieba.cache"]
 
 
 def test_bleu_without_smoothing():

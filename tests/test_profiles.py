@@ -136,7 +136,7 @@ def test_a_mistake_in_a_profile(overlay: str, message: str, config: Path, tmp_pa
 
 
 def test_an_unknown_profile(config: Path) -> None:
-    with pytest.raises(UserError, match=r"no profile `gpt` in .*; there are: chatglm-6b, chatglm-6b-12gb, covid-tiny"):
+    with pytest.raises(UserError, match=r"no profile `gpt` in .*; there are: chatglm-6b, chatglm-6b-12gb, "):
         profile.apply("gpt", PROFILES, config)
 
 
@@ -145,6 +145,18 @@ def test_no_second_copy_of_a_large_model(name: str, config: Path) -> None:
     profile.apply(name, PROFILES, config)
     assert not params.load(config, "predict", PredictConfig).merge_adapters
     assert not params.load(config, "ppo", PpoConfig).merge_adapters_for_rollouts
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.endswith("gb")])
+def test_another_card_changes_no_batch_and_no_coefficient(name: str, config: Path) -> None:
+    same = set()
+    for each in (name.rpartition("-")[0], name):
+        _, values = profile.apply(each, PROFILES, config)
+        for section, kind in (("sft", SftConfig), ("rm", RmConfig)):
+            values[f"{section} batch"] = params.load(config, section, kind).batch_size
+        free = ("per_device_", "gradient_", "tokens_per", "merge_", "local_", "predict.batch_size", "quantization")
+        same.add(tuple((key, str(value)) for key, value in sorted(values.items()) if not any(f in key for f in free)))
+    assert len(same) == 1
 
 
 def test_the_tutorials_steps(config: Path) -> None:

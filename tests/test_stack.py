@@ -1,6 +1,7 @@
 """Adapters on one base: a stack is the model with merged weights, and one that does not fit is refused."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import torch
 import yaml
 
 from stages import ppo, predict
-from stages.models import base_model, stack
+from stages.models import base_model, reward, stack
 from stages.runtime.errors import UserError
 from stages.runtime.resume import hash_path
 
@@ -147,6 +148,34 @@ def test_a_stack_that_does_not_fit_is_refused_naming_both_sides(origin, folders,
     (tmp_path / "sft" / stack.LINEAGE).write_text("{}")
     with pytest.raises(UserError, match="not the lineage of an adapter"):
         stack.lineage(tmp_path / "sft")
+
+
+def test_another_adapter_in_the_place_of_one_is_refused(origin, folders, policy):
+    with pytest.raises(UserError, match=f"{folders.rm} holds the adapter `reward`, and `sft` is needed"):
+        stack.resolve(origin, [folders.rm], "sft")
+    assert stack.resolve(origin, [folders.sft, policy], "ppo") == [folders.sft, policy]
+
+
+@pytest.mark.parametrize("file", [stack.CONFIG, reward.HEAD])
+def test_a_changed_configuration_or_head_is_refused(origin, folders, file, tmp_path):
+    copied = shutil.copytree(folders.rm, tmp_path / "rm")
+    assert stack.resolve(origin, [copied], "reward") == [copied]
+    content = (copied / file).read_bytes()
+    (copied / file).write_bytes(content.replace(b'"lora_alpha": ', b'"lora_alpha": 1') + b" ")
+    with pytest.raises(UserError, match=f"{copied}/{file} is not the file that its lineage"):
+        stack.resolve(origin, [copied], "reward")
+    (copied / file).unlink()
+    with pytest.raises(UserError, match=f"{copied}/{file} is not the file that its lineage"):
+        stack.resolve(origin, [copied], "reward")
+
+
+def test_a_changed_byte_of_the_tiny_base_is_refused(folders, tmp_path):
+    copied = shutil.copytree(folders.base, tmp_path / "base")
+    weights = bytearray((copied / "model.safetensors").read_bytes())
+    weights[-1] ^= 1
+    (copied / "model.safetensors").write_bytes(weights)
+    with pytest.raises(UserError, match=f"{copied}: its files are not those that base.json describes"):
+        base_model.read(copied).causal_lm()
 
 
 def write_params(to: Path) -> Path:

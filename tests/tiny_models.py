@@ -76,11 +76,11 @@ def write_adapter(to: Path, name: str, base: Path, below: list[Path] = [], seed:
     model = get_peft_model(origin.causal_lm(), LORA.config(task_type="CAUSAL_LM"))
     randomize((p for n, p in model.named_parameters() if ".lora_" in n), seed)
     with atomic.folder(to) as folder:
-        stack.save(model, "default", name, origin, below, folder)
         if name == "reward":
             head = torch.empty(1, ARCHITECTURE.hidden_size)
             randomize([head], seed)
             save_file({"weight": head}, folder / reward.HEAD)
+        stack.save(model, "default", name, origin, below, folder)
 
 
 def randomize(parameters: Any, seed: int) -> None:

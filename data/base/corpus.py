@@ -402,5 +402,8 @@ PARTS = {
     "both": {
         general_chat: 10, reference_chat: 46, case_note: 12, article: 4, statements: 8, marked_answers: 18, small_talk: 2,
     },
+    "both again": {
+        general_chat: 10, reference_chat: 48, case_note: 18, article: 6, statements: 4, marked_answers: 12, small_talk: 2,
+    },
 }  # fmt: skip
 """The makers of each part of the training, and their shares."""

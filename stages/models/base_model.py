@@ -195,6 +195,13 @@ class Base:
         return {"local_files_only": True, "trust_remote_code": self.model.trust_remote_code}
 
     def _check_files(self) -> None:
+        if self.identity.startswith("tiny:"):
+            if f"tiny:{local_model.content_hash(self.folder, own_code=False)}" != self.identity:
+                raise UserError(
+                    f"{self.folder}: its files are not those that {POINTER} describes; run `dvc checkout "
+                    f"{self.folder}`, or `dvc repro --force base`"
+                )
+            return
         if not self.identity.startswith("local:"):
             return
         if local_model.sizes(local_folder(self.model.name), self.model.trust_remote_code) != self.files:
@@ -214,7 +221,9 @@ def read(folder: Path) -> Base:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         base = Base(folder, ModelConfig(**document["model"]), document["identity"], document["files"])
-    except (ValueError, KeyError, TypeError) as error:
+        if not isinstance(base.identity, str) or not isinstance(base.files, dict):
+            raise TypeError("identity must be a text, and files an object")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not the pointer of a base model ({error}); run `dvc repro base`") from None
     portable.use(base.model.portable, base.model.cpu_threads)
     return base

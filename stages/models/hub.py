@@ -76,6 +76,7 @@ def is_commit(revision: str | None) -> bool:
 def clear_errors(name: str, revision: str | None) -> Iterator[None]:
     """Turn what the hub or a loader raises for a model that can't be had into a UserError with a hint."""
     from huggingface_hub import errors
+    from safetensors import SafetensorError
 
     try:
         yield
@@ -92,7 +93,7 @@ def clear_errors(name: str, revision: str | None) -> Iterator[None]:
             f"model.name: {name} can't be fetched: no network. Download it where there is one (`hf download {name}`) "
             "and set model.name to that folder"
         ) from error
-    except (OSError, ValueError, ImportError, KeyError) as error:
+    except (OSError, ValueError, ImportError, KeyError, SafetensorError) as error:
         raise UserError(f"model.name: {name} {_loading(error)}") from error
 
 

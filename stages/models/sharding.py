@@ -2,7 +2,8 @@
 
 Only the frozen layers are sharded. LoRA and heads come on top of it afterwards, whole on every process, and their
 gradients are averaged as ever; so checkpoints and adapters are the files that they are without sharding. Each forward
-pass fetches every layer, so all processes have to make the same number of passes.
+pass fetches every layer, so all processes have to make the same number of passes. Of several machines each holds all
+layers, shared out among its own processes: so no fetch leaves a machine.
 """
 
 from typing import Any
@@ -28,7 +29,9 @@ def shard(model: Any, name: str) -> Any:
     layers = next((m for m in trunk.modules() if isinstance(m, nn.ModuleList) and len(m) == count), None)
     if layers is None:
         raise UserError(f"model.fsdp: {name} has no list of {count} layers to share out; set it to false")
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    here = processes.count_here()
+    shape = (dist.get_world_size() // here, here)  # the first dimension holds copies
+    mesh = init_device_mesh(device.type, shape if min(shape) > 1 else (dist.get_world_size(),))
     for layer in layers:
         fully_shard(layer, mesh=mesh)
     sharded = {id(parameter) for parameter in layers.parameters()}
@@ -49,16 +52,23 @@ def average_gradients(trainer: Any) -> None:
     """Make transformers' Trainer train on a sharded base: DDP, which it would wrap around the model, refuses one."""
     import functools
 
+    import torch
     import torch.distributed as dist
 
     accelerator = trainer.accelerator
     accelerator.prepare_model = functools.partial(accelerator.prepare_model, evaluation_mode=True)  # without DDP
+    clip = accelerator.clip_grad_norm_
+    trained = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        dist.broadcast(parameter.data, src=0)
 
-    def average(parameter: Any) -> None:
-        if accelerator.sync_gradients:
-            dist.all_reduce(parameter.grad, op=dist.ReduceOp.AVG)
+    def average_and_clip(*arguments: Any, **more: Any) -> Any:
+        """Once per optimizer step, all gradients in one message."""
+        gradients = [parameter.grad for parameter in trained]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        dist.all_reduce(flat, op=dist.ReduceOp.AVG)
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+        return clip(*arguments, **more)
 
-    for parameter in trainer.model.parameters():
-        if parameter.requires_grad:
-            dist.broadcast(parameter.data, src=0)
-            parameter.register_post_accumulate_grad_hook(average)
+    accelerator.clip_grad_norm_ = average_and_clip

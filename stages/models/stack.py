@@ -16,6 +16,7 @@ from stages.models.base_model import Base
 from stages.runtime import atomic
 from stages.runtime.errors import UserError
 from stages.runtime.resume import hash_path
+from stages.text import json_files
 
 LINEAGE = "lineage.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -31,10 +32,15 @@ class Lineage:
     base: str
     below: dict[str, str]
     """The adapters that were active below it, lowest first, with their hashes."""
+    files: dict[str, str]
+    """What else of its folder decides what it does, with the hashes: its configuration, and a head if it has one."""
 
 
 def save(model: Any, adapter: str, name: str, base: Base, below: Sequence[Path], to: Path) -> None:
-    """Write the weights, config and lineage of `adapter` (as the module calls it) into the folder `to`, as `name`."""
+    """Write the weights, config and lineage of `adapter` (as the module calls it) into the folder `to`, as `name`.
+
+    The lineage covers what is in the folder already: write a head before.
+    """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
@@ -59,6 +65,7 @@ def save(model: Any, adapter: str, name: str, base: Base, below: Sequence[Path],
         sha256=hash_path(to / WEIGHTS),
         base=base.identity,
         below={(r := lineage(folder)).adapter: r.sha256 for folder in below},
+        files={file.name: hash_path(file) for file in sorted(to.iterdir()) if file.name != WEIGHTS},
     )
     atomic.write_json(to / LINEAGE, record.__dict__)
 
@@ -67,34 +74,49 @@ def lineage(folder: Path) -> Lineage:
     """Raises UserError when the folder holds no adapter of this project."""
     path = folder / LINEAGE
     try:
-        return Lineage(**json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, TypeError) as error:
-        raise UserError(f"{path}: not the lineage of an adapter ({error}); train it again") from None
+        found = Lineage(**json_files.read_object(path))
+    except (TypeError, UserError) as error:
+        raise UserError(f"{path}: not the lineage of an adapter ({error}); fetch it, or train it again") from None
+    texts = [found.adapter, found.sha256, found.base]
+    for hashes in (found.below, found.files):
+        texts += [*hashes, *hashes.values()] if isinstance(hashes, dict) else [None]
+    if not all(isinstance(text, str) for text in texts) or not found.adapter or "." in found.adapter:
+        raise UserError(f"{path}: not the lineage of an adapter; fetch it, or train it again")
+    return found
 
 
-def resolve(base: Base, folders: Sequence[Path]) -> list[Path]:
+def resolve(base: Base, folders: Sequence[Path], top: str | None = None) -> list[Path]:
     """The folders of the stack whose top is the last of `folders`, lowest first, as the top adapter recorded them.
 
     A folder that the top adapter was not trained on is left out (PPO in `resume_lora_training` mode is
     trained on the base alone).
 
+    Args:
+        top: the name of the adapter that the last folder has to hold; any if None.
+
     Raises:
-        UserError: an adapter was trained on another base, or on another version of an adapter below it.
+        UserError: an adapter was trained on another base, or on another version of an adapter below it; the last is
+            another adapter than `top`; a file is missing, or not the one that its lineage describes.
     """
     if not folders:
         return []
     records = {folder: lineage(folder) for folder in folders}
-    top = records[folders[-1]]
+    highest = records[folders[-1]]
+    if top is not None and highest.adapter != top:
+        raise UserError(f"{folders[-1]} holds the adapter `{highest.adapter}`, and `{top}` is needed; name its folder")
     for folder, record in records.items():
         if record.base != base.identity:
             raise UserError(
                 f"{folder} was trained on base {_short(record.base)}, but {base.folder} is {_short(base.identity)}; "
                 "run `dvc repro` to train it on this base"
             )
-        if hash_path(folder / WEIGHTS) != record.sha256:
-            raise UserError(f"{folder}/{WEIGHTS} is not the file that its {LINEAGE} describes; fetch or train it again")
+        for file, sha256 in {WEIGHTS: record.sha256, **record.files}.items():
+            if not (folder / file).is_file() or hash_path(folder / file) != sha256:
+                raise UserError(
+                    f"{folder}/{file} is not the file that its {LINEAGE} describes; fetch it, or train it again"
+                )
     stack = []
-    for name, sha256 in top.below.items():
+    for name, sha256 in highest.below.items():
         match = [(folder, record) for folder, record in records.items() if record.adapter == name]
         if not match:
             raise UserError(f"{folders[-1]} was trained on top of adapter `{name}`, which was not given")

@@ -79,9 +79,9 @@ class PpoConfig(Section):
     """Divide the token rewards by their standard deviation, the mean kept."""
 
     # KL against the reference
-    kl_coef: Coefficient = 0.3
+    kl_coef: Coefficient = 0.1
     """The first KL coefficient, and the only one while kl_target is null."""
-    kl_target: Nats | None = 2.0
+    kl_target: Nats | None = 3.0
     """Mean KL per response (nats) that the adaptive coefficient steers to; null keeps it fixed."""
     kl_horizon: Annotated[float, Field(ge=1, le=10**9)] = 500
     """Episodes over which the coefficient adapts: within a run it can change by a factor of at most

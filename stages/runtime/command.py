@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from stages.runtime import atomic, parent, processes, resume
-from stages.runtime.errors import UserError
+from stages.runtime.errors import UserError, printable
 
 HINTS = {
     errno.ENOSPC: "free space",
@@ -66,7 +66,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         if os.environ.get("COVID_DOCTOR_TRACEBACK"):
             raise cause
         _end_bars()
-        _tell(f"error: {message}")
+        _tell(f"error: {printable(message)}")
         raise SystemExit(1)
 
     return run
@@ -75,7 +75,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
 def _tell(line: str) -> None:
     """Print the line; of several processes only the first does, if it has come to the same error."""
     if not processes.is_first():
-        time.sleep(3)  # it ends meanwhile, and its launcher then ends this one
+        time.sleep(10)  # it ends meanwhile, and its launcher then ends this one
     print(line, file=sys.stderr, flush=True)
     report = os.environ.get("TORCHELASTIC_ERROR_FILE")  # what torch's launcher shows as the cause in its summary
     if report:

@@ -49,6 +49,12 @@ SOURCES = {
         "Apache-2.0; nothing is taken from real consultations",
         free=True,
     ),
+    "clinic": Source(
+        "a few English dialogues and preference pairs, written by hand for this project; no doctor has checked them",
+        "Apache-2.0; nothing is taken from real consultations",
+        language="en",
+        free=True,
+    ),
     "covid-dialogue": Source(
         "COVID-Dialogue-Dataset-Chinese: consultations of doctors on Haodf.com "
         "(https://github.com/UCSD-AI4H/COVID-Dialogue, arXiv:2005.05442)",

@@ -20,4 +20,4 @@ def resolve(name: Name, base: Base, sft: Path, ppo: Path) -> list[Path]:
         UserError: they do not fit the base or each other, see `stack.resolve`.
     """
     candidates = {Name.base: [], Name.sft: [sft], Name.ppo: [sft, ppo]}
-    return stack.resolve(base, candidates[name])
+    return stack.resolve(base, candidates[name], name)

@@ -1,4 +1,4 @@
-"""Hostile data files against `preprocess` and the import: `python -m tests.fuzz.hostile_data --cases 10000 --seed 1`.
+"""Hostile data files against `preprocess` and the import.
 
 A case is a valid file of some format with a few random wounds. It must end in one of two ways: what was written can
 be read by the next stage, or one line says what is wrong and nothing was written. A traceback, a second line, half a
@@ -13,15 +13,10 @@ import math
 import random
 import shutil
 import signal
-import sys
-import tempfile
-import time
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import typer
 import yaml
 
 from stages import import_data, preprocess
@@ -135,10 +130,14 @@ def file(rng: random.Random, forms: list[Any], own: int) -> tuple[str, bytes]:
     return rng.choice(["x.json", "x.jsonl", "x.json", "x", "x.csv" if rng.random() < 0.1 else "x"]), content
 
 
+class NoEnd(BaseException):
+    """A case took too long; no handler takes it for an error of its own."""
+
+
 @contextlib.contextmanager
 def alarm() -> Iterator[None]:
     def expire(*_: Any) -> None:
-        raise TimeoutError(f"no end within {SECONDS} s")
+        raise NoEnd(f"no end within {SECONDS} s")
 
     before = signal.signal(signal.SIGALRM, expire)
     signal.alarm(SECONDS)
@@ -202,24 +201,3 @@ def preprocess_imported(top: Path) -> None:
     with contextlib.redirect_stdout(io.StringIO()):
         preprocess_files(folder, folder / "preferences.json", boilerplate=[], min_answer_length=1)
     shutil.copytree(folder / "out", top / "out")
-
-
-def main(cases: int = 200, seed: int = 1) -> None:
-    outcomes: Counter[str] = Counter()
-    started = time.monotonic()
-    for case in range(cases):
-        with tempfile.TemporaryDirectory() as top:
-            try:
-                outcomes[run(case, seed, Path(top))] += 1
-            except BaseException as error:
-                outcomes["FAILED"] += 1
-                print(f"case {case} of seed {seed}: {type(error).__name__}: {str(error)[:500]}", file=sys.stderr)
-                if isinstance(error, KeyboardInterrupt):
-                    raise
-    print(f"{cases} cases in {time.monotonic() - started:.0f} s: {dict(outcomes)}")
-    if outcomes["FAILED"]:
-        raise SystemExit(1)
-
-
-if __name__ == "__main__":
-    typer.run(main)
