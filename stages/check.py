@@ -9,6 +9,7 @@ import contextlib
 import inspect
 import io
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -76,7 +77,8 @@ def problems(params_file: Path) -> Iterator[str]:
 def missing_data(data: Any) -> str | None:
     """One line that names the data that are not there, and says what to do; None when they are."""
     files = [Path(data.dialogues, f"{part}_data.json") for part in ("train", "validate", "test")]
-    absent = [str(file) for file in (*files, Path(data.preferences)) if not file.is_file()]
+    # `Path.is_file` raises for a name that no file can have
+    absent = [str(file) for file in (*files, Path(data.preferences)) if not os.path.isfile(file)]  # noqa: PTH113
     if not absent:
         return None
     return (

@@ -169,3 +169,8 @@ def test_a_damaged_local_model(checkout: Path, damage: Callable[[Path], None], m
     damage(checkout / "model")
     (line,) = found({"model": {"name": "model"}})
     assert message in line and "\n" not in line
+
+
+def test_a_name_that_no_file_can_have() -> None:
+    (line,) = found({"data": {"preferences": "x" * 300}})
+    assert line.startswith("data.dialogues, data.preferences: xxx") and ": not there" in line
