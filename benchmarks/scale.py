@@ -11,8 +11,8 @@ the rest  the largest of sampling, scoring and learning, by `benchmarks.memory`,
 read      (weights + keys and values) / the memory's bandwidth: the least time of a token on a GPU that holds all
 fetched   matrices · bytes · (n − 1) / n / the slowest link between the processes: the same, shared out
 
-On two machines the slowest link is the network between them. The bandwidths are assumptions, not measurements: an H100's
-by its data sheet, and what all-gathers are commonly seen to reach over NVLink and over 100-gigabit Ethernet.
+On two machines the slowest link is the network between them. The bandwidths are assumptions, not measurements: an
+H100's by its data sheet, and what all-gathers are commonly seen to reach over NVLink and 100-gigabit Ethernet.
 """
 
 from dataclasses import dataclass
