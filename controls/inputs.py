@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from controls.models import MODELS, SIZES
 from stages.metrics.bootstrap import Interval
 from stages.metrics.definitions import METRICS
-from stages.page.compare_inputs import rows_of
 from stages.page.inputs import Column
+from stages.page.inputs import rows as json_lines
 from stages.page.reward_model import wilson
 from stages.runtime.errors import UserError
 
@@ -87,7 +87,7 @@ def _unit(values: Column) -> Unit:
 
 
 def _rows(path: Path, count: int | None = None) -> list[dict[str, Any]]:
-    rows = rows_of(path.read_text(encoding="utf-8"), str(path))
+    rows = list(json_lines(path.read_text(encoding="utf-8"), str(path)))
     if count is not None and len(rows) != count:
         raise UserError(f"{path}: {len(rows)} lines for {count} test questions; run `make controls`")
     return rows

@@ -31,8 +31,8 @@ KILLED = ("dvc", "stage", "group")
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 STAGES = 1.5
 """How many stages' time passes at most between the start of a run's first stage and a kill."""
-GRACE = 30.0
-"""Seconds in which all of a killed run's processes must have ended."""
+GRACE = 120.0
+"""Seconds in which all of a killed run's processes must have ended: a busy machine takes long to notice."""
 ATTEMPTS = 3
 """Runs in a row that may fail without being killed: a stage that is killed alone fails its `dvc`."""
 
@@ -145,12 +145,15 @@ def soak(kills: int, seed: int, folder: Path) -> Counter[str]:
     """Raises SystemExit with what went wrong first."""
     random_ = random.Random(seed)
     fresh, undisturbed = folder / "fresh", folder / "undisturbed"
-    copy_working_tree(fresh)  # once: whoever edits on meanwhile changes nothing
-    shutil.copytree(fresh, undisturbed)
-    own_cache(undisturbed)
-    started = time.monotonic()
-    run_smallest(undisturbed)
-    longest = (time.monotonic() - started) * STAGES / len(MODULES)
+    seconds = folder / "seconds"
+    if not seconds.is_file():  # else a soak goes on that ended early
+        copy_working_tree(fresh)  # once: whoever edits on meanwhile changes nothing
+        shutil.copytree(fresh, undisturbed)
+        own_cache(undisturbed)
+        started = time.monotonic()
+        run_smallest(undisturbed)
+        seconds.write_text(str(time.monotonic() - started))
+    longest = float(seconds.read_text()) * STAGES / len(MODULES)
     expected = contents(undisturbed)
     print(f"undisturbed: {len(expected)} files; kills up to {longest:.1f} s into a run", flush=True)
     counted: Counter[str] = Counter()
@@ -158,6 +161,7 @@ def soak(kills: int, seed: int, folder: Path) -> Counter[str]:
     while counted["kills"] < kills:
         chains += 1
         checkout = folder / f"killed-{chains}" / "checkout"
+        shutil.rmtree(checkout.parent, ignore_errors=True)
         shutil.copytree(fresh, checkout)
         own_cache(checkout)
         (checkout / "dvc.lock").unlink(missing_ok=True)
@@ -209,8 +213,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--folder", type=Path, help="of a soak that ended early: its undisturbed run serves again")
     arguments = parser.parse_args()
-    folder = Path(tempfile.mkdtemp(prefix="kills-")).resolve()
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a job in the background ignores it, and so do its children
+    folder = (arguments.folder or Path(tempfile.mkdtemp(prefix="kills-"))).resolve()
     counted = soak(arguments.kills, arguments.seed, folder)
     shutil.rmtree(folder)
     print("; ".join(f"{name}: {count}" for name, count in sorted(counted.items())))

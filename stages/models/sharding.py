@@ -2,8 +2,7 @@
 
 Only the frozen layers are sharded. LoRA and heads come on top of it afterwards, whole on every process, and their
 gradients are averaged as ever; so checkpoints and adapters are the files that they are without sharding. Each forward
-pass fetches every layer, so all processes have to make the same number of passes. Of several machines each holds all
-layers, shared out among its own processes: so no fetch leaves a machine.
+pass fetches every layer, so all processes have to make the same number of passes.
 """
 
 from typing import Any
@@ -29,9 +28,7 @@ def shard(model: Any, name: str) -> Any:
     layers = next((m for m in trunk.modules() if isinstance(m, nn.ModuleList) and len(m) == count), None)
     if layers is None:
         raise UserError(f"model.fsdp: {name} has no list of {count} layers to share out; set it to false")
-    here = processes.count_here()
-    shape = (dist.get_world_size() // here, here)  # the first dimension holds copies
-    mesh = init_device_mesh(device.type, shape if min(shape) > 1 else (dist.get_world_size(),))
+    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
     for layer in layers:
         fully_shard(layer, mesh=mesh)
     sharded = {id(parameter) for parameter in layers.parameters()}

@@ -1,8 +1,6 @@
 """Files of a revision → what the comparison of runs tells about it."""
 
-import csv
 import json
-import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -10,6 +8,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from stages.metrics.definitions import METRICS, MODELS
+from stages.page import inputs
 from stages.page.inputs import CURVES, Column, Columns
 from stages.page.lock import Lock
 from stages.page.tables import flat
@@ -80,7 +79,7 @@ def read(name: str, model: str, read_text: ReadText, reports: str) -> Run:
     late = lock.unfinished(lock.upstream(last), params)
     if late:
         raise Unfinished(f"stage `{late}` has not run since its parameters or inputs changed")
-    rows = rows_of(read_text(answers), f"{name}: {answers}")
+    rows = list(inputs.rows(read_text(answers), f"{name}: {answers}"))
     return Run(
         name=name,
         model=model,
@@ -90,9 +89,9 @@ def read(name: str, model: str, read_text: ReadText, reports: str) -> Run:
         environment=_environment(read_text, f"{reports}/{model}/environment.json"),
         questions=[_question(row, at) for at, row in enumerate(rows)],
         answers=[row["predict"] for row in rows],
-        scores=_scores(rows_of(read_text(scores), f"{name}: {scores}"), len(rows), f"{name}: {scores}"),
+        scores=_scores(list(inputs.rows(read_text(scores), f"{name}: {scores}")), len(rows), f"{name}: {scores}"),
         curves={
-            curve: _curve(read_text(f"{reports}/{path}"))
+            curve: inputs.curve(read_text(f"{reports}/{path}"), f"{name}: {path}")
             for curve, (path, _) in CURVES.items()
             if curve.partition("_")[0] in TRAINED[model]
         },
@@ -108,13 +107,6 @@ def _yaml(text: str, where: str) -> dict[str, Any]:
     return document if isinstance(document, dict) else {}
 
 
-def rows_of(text: str, where: str) -> list[dict[str, Any]]:
-    try:
-        return [json.loads(line) for line in text.splitlines()]
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not JSON lines: {error}") from None
-
-
 def _question(row: Mapping[str, Any], at: int) -> Question:
     dialogue = row.get("dialogue")
     return Question(row["history"], row["instruction"], row["label"], at if dialogue is None else dialogue)
@@ -125,18 +117,6 @@ def _scores(rows: list[dict[str, Any]], count: int, where: str) -> dict[str, Col
         raise UserError(f"{where}: {len(rows)} rows for {count} answers")
     keys = [metric.key for metric in METRICS if any(metric.key in row for row in rows)]
     return {key: [None if row.get(key) is None else float(row[key]) for row in rows] for key in keys}
-
-
-def _curve(text: str) -> Columns:
-    reader = csv.DictReader(text.splitlines())
-    rows = list(reader)
-    return {name: [_number(row[name]) for row in rows] for name in reader.fieldnames or ()}
-
-
-def _number(cell: str) -> float | None:
-    """None, a gap in the drawing, for an empty cell and for a number that is not finite."""
-    number = float(cell or "nan")
-    return number if math.isfinite(number) else None
 
 
 def _judge(text: str) -> str:

@@ -1,6 +1,7 @@
 """Files of the other stages → one checked `Run`; whatever is missing or does not fit is one line that names it."""
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterator
@@ -189,16 +190,23 @@ def _number(path: Path, line: int, key: str, value: Any) -> float:
 
 
 def _lines(path: Path, keys: tuple[str, ...]) -> Iterator[tuple[int, dict[str, Any]]]:
-    with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}, line {number}: not JSON: {error}; {AGAIN}") from None
-            lacking = [key for key in keys if not isinstance(row, dict) or key not in row]
-            if lacking:
-                raise UserError(f"{path}, line {number}: key `{lacking[0]}` is missing; {AGAIN}")
-            yield number, row
+    for number, row in enumerate(rows(path.read_text(encoding="utf-8"), str(path)), start=1):
+        for key in keys:
+            if key not in row:
+                raise UserError(f"{path}, line {number}: key `{key}` is missing; {AGAIN}")
+        yield number, row
+
+
+def rows(text: str, where: str) -> Iterator[dict[str, Any]]:
+    """The objects of JSON lines; UserError names the line that is none."""
+    for number, line in enumerate(io.StringIO(text, newline="\n"), start=1):  # which splits at no other sign
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{where}, line {number}: not JSON: {error}; {AGAIN}") from None
+        if not isinstance(row, dict):
+            raise UserError(f"{where}, line {number}: expected an object; {AGAIN}")
+        yield row
 
 
 def _object(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any]:
@@ -215,22 +223,25 @@ def _object(path: Path, keys: tuple[str, ...] = ()) -> dict[str, Any]:
 
 
 def _curve(path: Path, columns: tuple[str, ...]) -> Columns:
-    """The named columns; an empty cell and a number that is not finite become None, a gap in the drawing."""
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        for name in columns:
-            if name not in (reader.fieldnames or ()):
-                raise UserError(f"{path}, line 1: column `{name}` is missing; {AGAIN}")
-        found: Columns = {name: [] for name in columns}
-        for row in reader:
-            for name in columns:
-                try:
-                    number = float(row[name] or "nan")
-                except ValueError:
-                    raise UserError(
-                        f"{path}, line {reader.line_num}: `{name}` is not a number: {row[name]!r}"
-                    ) from None
-                found[name].append(number if math.isfinite(number) else None)
+    """The named columns."""
+    found = curve(path.read_text(encoding="utf-8"), str(path))
+    for name in columns:
+        if name not in found:
+            raise UserError(f"{path}, line 1: column `{name}` is missing; {AGAIN}")
     if path.parent.name == "ppo" and not found["step"]:
         raise UserError(f"{path}: no rows, so PPO made no update; {AGAIN}")
+    return {name: found[name] for name in columns}
+
+
+def curve(text: str, where: str) -> Columns:
+    """The columns of a CSV file; an empty cell and a number that is not finite become None, a gap in the drawing."""
+    reader = csv.DictReader(text.splitlines())
+    found: Columns = {name: [] for name in reader.fieldnames or ()}
+    for row in reader:
+        for name, column in found.items():
+            try:
+                number = float(row[name] or "nan")
+            except ValueError:
+                raise UserError(f"{where}, line {reader.line_num}: `{name}` is not a number: {row[name]!r}") from None
+            column.append(number if math.isfinite(number) else None)
     return found

@@ -20,11 +20,6 @@ def count() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def count_here() -> int:
-    """Those on this machine."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE") or count())
-
-
 def is_first() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
