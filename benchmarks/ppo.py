@@ -17,7 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "device": "cpu",
     "dtype": "float32",
     "seed": 42,
