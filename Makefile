@@ -75,12 +75,12 @@ test: setup ## lint, types and tests; among these the smallest run of the whole 
 test-fast: setup ## the tests that need no trained model
 	python -m pytest -m "not slow and not browser and not gpu and not real"
 
-.PHONY: smollm2
-smollm2: setup ## fetch SmolLM2-135M-Instruct, a real chat model (93 MB), into models/smollm2-135m
+.PHONY: real-model
+real-model: setup ## fetch SmolLM2-135M-Instruct, a real chat model (93 MB), into models/smollm2-135m
 	@python -m stages.smollm2
 
 .PHONY: test-real
-test-real: smollm2 ## the whole pipeline on it, a quarter of an hour: resume and export included
+test-real: real-model ## the whole pipeline on it, a quarter of an hour: resume and export included
 	@python tests/real_model.py $(or $(WORK),$(shell mktemp -d))
 
 .PHONY: fuzz

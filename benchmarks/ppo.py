@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 SETTINGS = {
+    "device": "cpu",
+    "dtype": "float32",
     "seed": 42,
     "vocab_size": 4000,
     "hidden_size": 256,

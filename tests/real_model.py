@@ -32,7 +32,7 @@ print(chat([{"role": "user", "content": sys.argv[2]}], do_sample=False)[0]["gene
 def main(work: Path) -> None:
     """Run it all below WORK, a new folder, which is kept."""
     if not (MODEL / "config.json").is_file():
-        sys.exit(f"error: {MODEL} is missing: make smollm2")
+        sys.exit(f"error: {MODEL} is missing: make real-model")
     checkout = work.resolve() / "checkout"
     copy_working_tree(checkout)
     (checkout / "dvc.lock").unlink()

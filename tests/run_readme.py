@@ -26,7 +26,7 @@ SKIPPED = {
     "CUDA_VISIBLE_DEVICES=": "needs a GPU",
     "COVID_DOCTOR_LAUNCH=": "needs several GPUs; tests/test_processes.py starts two processes on a CPU",
     "pip install": "needs a network",
-    "make smollm2": "needs a network, and a quarter of an hour; `make test-real` runs all of it",
+    "make real-model": "needs a network, and a quarter of an hour; `make test-real` runs all of it",
     "ssh-keygen": "needs the reader's key",
     "transformers serve": "needs what the line above installs; it serves until it is stopped",
     "curl": "needs the server of the line above",

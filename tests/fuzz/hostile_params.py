@@ -19,6 +19,7 @@ from hostile_data import SOUND
 from stages import check
 from stages.parameters import SECTIONS
 from stages.preflight import forecast
+from stages.preflight import forecast
 from stages.runtime import params
 from stages.runtime.errors import UserError
 
