@@ -1,4 +1,7 @@
-"""CPU time and peak memory of this process; the standard library only, so that importing it costs nothing."""
+"""Time and peak memory of this process: CPU time, or wall time where it uses a GPU.
+
+The standard library only, so that importing it costs nothing.
+"""
 
 import json
 import resource
@@ -25,11 +28,18 @@ class Meter:
         self._since = 0.0
 
     def start(self) -> None:
-        self._since = time.process_time()
+        self._since = self.now()
+
+    def now(self) -> float:
+        torch = sys.modules.get("torch")
+        if torch is None or not torch.cuda.is_initialized():
+            return time.process_time()
+        torch.cuda.synchronize()
+        return time.perf_counter()
 
     def update(self, tokens: float) -> None:
         """An update is done, with `tokens` tokens sampled; the first one is a warm-up, which `report` leaves out."""
-        now = time.process_time()
+        now = self.now()
         self.seconds.append(now - self._since)
         self.tokens.append(tokens)
         self._since = now
@@ -72,4 +82,7 @@ class Meter:
             "imports_mb": self.imports_mb,
             "peak_mb": peak_mb(),
         }
+        torch = sys.modules.get("torch")
+        if torch is not None and torch.cuda.is_initialized():
+            result["peak_gpu_mb"] = torch.cuda.max_memory_allocated() / 1e6
         print(json.dumps(result | more))

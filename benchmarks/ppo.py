@@ -17,7 +17,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
+    "device": "cpu",
+    "dtype": "float32",
     "seed": 42,
     "vocab_size": 4000,
     "hidden_size": 256,

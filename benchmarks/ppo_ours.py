@@ -91,7 +91,7 @@ def make(folder: Path, settings: dict[str, Any], work: Path) -> Trainer:
     )
     origin = base_model.read(folder / "base")
     tokenizer = origin.tokenizer()
-    accelerator = accelerate.Accelerator(cpu=True)
+    accelerator = accelerate.Accelerator(cpu=settings["device"] == "cpu")
     model, policy, reference = build(origin, folder / "sft", folder / "reward", config, accelerator.device)
     return Trainer(
         model=model,

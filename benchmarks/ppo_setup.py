@@ -49,7 +49,7 @@ def main(folder: Path, settings: dict[str, Any]) -> None:
         "prompts": len(prompts),
         "mean_prompt_tokens": mean,
     }
-    print(json.dumps(found | floor(network, mean, settings)))
+    print(json.dumps(found | (floor(network, mean, settings) if settings["device"] == "cpu" else {})))
 
 
 def make_base(folder: Path, settings: dict[str, Any]) -> tuple[base_model.Base, Any, Any]:
@@ -72,7 +72,7 @@ def make_base(folder: Path, settings: dict[str, Any]) -> tuple[base_model.Base, 
         name=base_model.TINY,
         revision=None,
         trust_remote_code=False,
-        dtype="float32",
+        dtype=settings["dtype"],
         attn_implementation="sdpa",
         quantization="none",
         gradient_checkpointing=False,

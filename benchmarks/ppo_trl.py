@@ -49,11 +49,11 @@ def main(folder: Path) -> None:
     settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
     torch.set_num_threads(1)
     transformers.set_seed(settings["seed"])
-    base = str(folder / "base")
+    base, dtype = str(folder / "base"), getattr(torch, settings["dtype"])
     tokenizer = AutoTokenizer.from_pretrained(base, padding_side="left")
-    policy = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
-    value = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
-    score = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=torch.float32)
+    policy = AutoModelForCausalLM.from_pretrained(base, dtype=dtype)
+    value = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=dtype)
+    score = AutoModelForSequenceClassification.from_pretrained(base, num_labels=1, dtype=dtype)
     prompts = json.loads((folder / "prompts.json").read_text(encoding="utf-8"))
     data = Dataset.from_dict({"input_ids": prompts})
     with tempfile.TemporaryDirectory() as work:
@@ -75,12 +75,12 @@ def main(folder: Path) -> None:
             vf_coef=0.1,
             gamma=1.0,
             lam=0.95,
-            bf16=False,
+            bf16=settings["dtype"] == "bfloat16",
             gradient_checkpointing=False,  # its default: less memory for more time; ours has it off as well
             num_sample_generations=0,
             report_to="none",
             save_strategy="no",
-            use_cpu=True,
+            use_cpu=settings["device"] == "cpu",
             disable_tqdm=True,
         )
         trainer = PPOTrainer(

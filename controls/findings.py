@@ -40,7 +40,8 @@ class Comparison(NamedTuple):
     differences: dict[str, dict[str, Interval]]
     """Any other model → measure → PPO's mean less that model's, on the same questions."""
     significant: set[tuple[str, str]]
-    """(model, measure): those that stay larger than chance among all of them (Holm)."""
+    """(model, measure): those that stay larger than chance among all of them (Holm). None of the judge's if it orders
+    held-out pairs no better than chance: such a judge prefers things too, for no reason."""
 
     def mark(self, model: str, measure: Metric) -> str:
         """What PPO is against the model: `better`, `worse`, `more`, `less` or `unknown`."""
@@ -49,6 +50,11 @@ class Comparison(NamedTuple):
             return "unknown"
         better, worse = ("better", "worse") if measure.better else ("more", "less")
         return better if change.value * (measure.better or 1) > 0 else worse
+
+
+def trusted(found: Found) -> bool:
+    """Whether the judge orders held-out pairs better than a coin."""
+    return found.accuracy["gold"].all.low > 0.5
 
 
 def compare(found: Found, draws: int, seed: int) -> Comparison:
@@ -77,7 +83,11 @@ def compare(found: Found, draws: int, seed: int) -> Comparison:
             if model.policy
         },
         differences=differences,
-        significant={(other, name) for other, name in holm(p_values) if differences[other][name].beyond_chance},
+        significant={
+            (other, name)
+            for other, name in holm(p_values)
+            if differences[other][name].beyond_chance and (name != "gold" or trusted(found))
+        },
     )
 
 
@@ -155,14 +165,14 @@ def _judge(found: Found, compared: Comparison, draws: int, seed: int) -> Answer:
         Sentence("controls.gains", values),
         Sentence(f"controls.gap.{'shown' if gap.beyond_chance and gap.value > 0 else 'unknown'}", values),
     ]
-    trust = {
-        f"{name}_{key}": fixed(100 * each["accuracy"], 1) if key == "accuracy" else f"{each['pairs']:.0f}"
-        for name, each in found.accuracy.items()
-        for key in each
-    }
-    return Answer(
-        "judge", _tone(result), Sentence(f"controls.judge.{result}"), [*because, Sentence("controls.trust", trust)]
-    )
+    trust: dict[str, str] = {}
+    for name, each in found.accuracy.items():
+        trust |= {f"{name}_all": fixed(100 * each.all.value, 1), f"{name}_span": span(each.all.scaled(100), 1)}
+        trust |= {f"{name}_short": fixed(100 * each.not_longer, 1), f"{name}_pairs": str(each.trained_on)}
+    because.append(Sentence("controls.trust", trust))
+    if not trusted(found):
+        because.append(Sentence("controls.untrusted"))
+    return Answer("judge", _tone(result), Sentence(f"controls.judge.{result}"), because)
 
 
 def _critic(compared: Comparison) -> Answer:

@@ -6,13 +6,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from controls.models import MODELS, SIZES
+from stages.metrics.bootstrap import Interval
 from stages.metrics.definitions import METRICS
 from stages.page.inputs import Column
 from stages.page.inputs import rows as json_lines
+from stages.page.reward_model import wilson
 from stages.runtime.errors import UserError
 
 JUDGES = ("reward", "gold")
 CURVES = ("ppo_half", "no_critic", "length_only")
+
+
+class Accuracy(NamedTuple):
+    """How well a reward model orders held-out pairs that influenced nothing, 0..1."""
+
+    all: Interval
+    not_longer: float
+    """Where the chosen answer is not the longer one."""
+    trained_on: int
 
 
 class Found(NamedTuple):
@@ -25,8 +36,8 @@ class Found(NamedTuple):
     """n → `reward`, `gold` → the expected value of each question, in the same unit."""
     curves: dict[str, dict[str, list[float]]]
     """Policy → column → one number per update, `score` and `gold` in the same unit, from the first update's on."""
-    accuracy: dict[str, dict[str, float]]
-    """`proxy`, `gold` → held-out accuracy and number of pairs."""
+    accuracy: dict[str, Accuracy]
+    """Of `proxy` and `gold`."""
 
 
 def read(controls: Path, answers: Path) -> Found:
@@ -106,6 +117,11 @@ def _curve(path: Path, units: dict[str, Unit]) -> dict[str, list[float]]:
     return found
 
 
-def _accuracy(path: Path) -> dict[str, float]:
+def _accuracy(path: Path) -> Accuracy:
     document = json.loads(path.read_text(encoding="utf-8"))
-    return {"accuracy": document["eval_accuracy"], "pairs": document["pairs"]["train"]}
+    count = document["pairs"]["reported"]
+    return Accuracy(
+        wilson(document["eval_accuracy"] * count, count),
+        document["eval_accuracy_chosen_not_longer"],
+        document["pairs"]["train"],
+    )

@@ -24,8 +24,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import yaml
 from checkouts import at_work_in, copy_working_tree, run, run_smallest
-from test_graph import MODULES, PAGE
+from test_graph import MODULES
 
 KILLED = ("dvc", "stage", "group")
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
@@ -133,12 +134,18 @@ def own_cache(checkout: Path) -> None:
     (checkout / ".dvc/config.local").write_text(f"[cache]\n    dir = {checkout}/.dvc/cache\n", encoding="utf-8")
 
 
-def contents(checkout: Path) -> dict[str, bytes]:
-    """dvc.lock, which holds the hash of every out, and what Git keeps of a run; the page too."""
-    files = [checkout / "dvc.lock", checkout / PAGE, *(checkout / "reports").glob("*.json"),
-             *(checkout / "reports").glob("plots/*"), *(checkout / "models").glob("*/*"),
-             *(checkout / "reports").glob("answers/*")]  # fmt: skip
-    return {str(file.relative_to(checkout)): file.read_bytes() for file in files if file.is_file()}
+def contents(checkout: Path) -> dict[str, object]:
+    """What a run leaves: its files, and each stage's entry in dvc.lock, which holds the hash of every out.
+
+    An entry's place is left out, and so are entries of stages that are gone: a lock that was cut off is restored from
+    the last commit, and what that one had stays in it.
+    """
+    lock = yaml.safe_load((checkout / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    patterns = ("reports/index.html", "reports/*.json", "reports/plots/*", "reports/answers/*", "models/*/*")
+    files = [file for pattern in patterns for file in checkout.glob(pattern) if file.is_file()]
+    return {f"dvc.lock: {name}": lock.get(name) for name in MODULES} | {
+        str(file.relative_to(checkout)): file.read_bytes() for file in files
+    }
 
 
 def soak(kills: int, seed: int, folder: Path) -> Counter[str]:
@@ -155,7 +162,7 @@ def soak(kills: int, seed: int, folder: Path) -> Counter[str]:
         seconds.write_text(str(time.monotonic() - started))
     longest = float(seconds.read_text()) * STAGES / len(MODULES)
     expected = contents(undisturbed)
-    print(f"undisturbed: {len(expected)} files; kills up to {longest:.1f} s into a run", flush=True)
+    print(f"undisturbed: {len(expected)} files and entries; kills up to {longest:.1f} s into a run", flush=True)
     counted: Counter[str] = Counter()
     chains = 0
     while counted["kills"] < kills:

@@ -18,6 +18,7 @@ import yaml
 from imports import ROOT
 
 from controls import best_of_n, findings, halves, models
+from stages.page.reward_model import wilson
 from stages.text import records
 
 
@@ -94,8 +95,18 @@ def test_the_verdict_is_what_the_intervals_say(gains: dict[str, float], short: s
         assert told["paid"].short.values["models"] == [findings.label("dpo")]
 
 
-def made_up(gains: dict[str, float]) -> Any:
-    from controls.inputs import Found
+def test_a_judge_that_is_no_better_than_chance_tells_nothing() -> None:
+    found = made_up({"dpo": 2.0}, right=0.52)
+    compared = findings.compare(found, 200, 0)
+    assert {compared.mark(other, findings.GOLD) for other in compared.differences} == {"unknown"}
+    assert compared.mark("dpo", findings.PROXY) == "worse"
+    told = {answer.name: answer for answer in findings.answers(found, compared, 200, 0)}
+    assert told["paid"].short.key == "controls.paid.unknown"
+    assert told["judge"].because[-1].key == "controls.untrusted"
+
+
+def made_up(gains: dict[str, float], right: float = 0.7) -> Any:
+    from controls.inputs import Accuracy, Found
     from controls.models import MODELS, SUBJECT
 
     draw = np.random.default_rng(1)
@@ -107,7 +118,7 @@ def made_up(gains: dict[str, float]) -> Any:
         own += gain - (own - difficulty).mean()
         numbers[model.name] = {"gold": list(own), "reward": list(own), "rouge-l": list(20 + own), "kl": [1.0] * 80,
                                "response_length": list(30 + own)}  # fmt: skip
-    accuracy = {name: {"accuracy": 0.7, "pairs": 100} for name in halves.NAMES}
+    accuracy = {name: Accuracy(wilson(200 * right, 200), 0.6, 100) for name in halves.NAMES}
     return Found([at // 2 for at in range(80)], numbers, {}, {}, accuracy)
 
 
@@ -176,6 +187,8 @@ def test_a_control_declares_the_parameters_that_it_reads(graph: dict[str, Any]) 
             and file.parts[0] == module_of(stage).relative_to(ROOT).parts[0]  # of a command, not of those it builds on
         }
         declared = {key.partition(".")[0] for dep in stage.params for key in dep.params}
+        if name == "gold":  # it runs the command `rm`
+            read.add("rm")
         assert declared == read, name
 
 
@@ -216,7 +229,7 @@ def test_each_sentence_is_there_in_both_languages_and_used() -> None:
 def test_every_command_end_to_end(tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import tiny_run
 
-    from controls import dpo, evaluate, length_only, no_critic, ppo_half, report
+    from controls import dpo, evaluate, gold, length_only, no_critic, ppo_half, report
     from stages import predict, rm
     from stages.models import stack
 
@@ -224,8 +237,8 @@ def test_every_command_end_to_end(tmp_path: Path, work: Path, monkeypatch: pytes
     tiny_run.write(top)
     config = top / "params.yaml"
     halves.main(top / "preferences_train.jsonl", logs / "pairs")
-    for name in halves.NAMES:
-        rm.main(
+    for name, train in zip(halves.NAMES, (rm.main, gold.main), strict=True):
+        train(
             logs / f"pairs/{name}.jsonl", top / "preferences_validate.jsonl", top / "base", out / f"reward_{name}",
             logs / f"reward_{name}", config,
         )  # fmt: skip

@@ -58,6 +58,11 @@ def test_without_a_launcher_the_stage_itself_runs():
     assert done.returncode == 0 and "python -m stages.sft" in done.stdout
 
 
+def test_a_control_is_named_with_its_package(shows):
+    done = run("controls.dpo", "--train", "a.jsonl", COVID_DOCTOR_LAUNCH=f"'{shows}'")
+    assert json.loads(done.stdout)[:2] == ["-m", "controls.dpo"]
+
+
 def test_the_variable_wins_over_the_file_of_the_checkout_itself(checkout, monkeypatch):
     file = checkout / ".launch"
     assert launch.launcher() == ("", str(file))

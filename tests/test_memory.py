@@ -1,11 +1,14 @@
 """What fits where: the sizes are those of the models, the method agrees with PyTorch, the READMEs show its output."""
 
+import re
+import subprocess
+
 import imports
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, Qwen3Config
 
-from benchmarks import memory, memory_check
+from benchmarks import memory, memory_check, scale
 from stages.models import chatglm
 from stages.models.chatglm.configuration import ChatGLMConfig
 from stages.models.lora import LoraConfig
@@ -70,3 +73,29 @@ def test_every_stage_of_a_profile_fits_its_card(name, card):
 def test_chatglm_6b_fits_what_it_should():
     assert memory.chatglm_sft(recompute=True) < memory.chatglm_sft(recompute=False) < 22 * memory.GIB
     assert sum(memory.parts("chatglm-6b")["ppo"].values()) < 16 * memory.GIB
+
+
+def test_the_documents_show_what_the_commands_print():
+    assert memory.table() in (imports.ROOT / "docs/memory.md").read_text(encoding="utf-8")
+    assert scale.table() in (imports.ROOT / "docs/gpu.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", scale.SIZES)
+def test_sizes_are_what_their_names_say(name):
+    size = scale.SIZES[name]
+    count = (size.whole + size.shape.matrices) / 1e9
+    assert abs(count / float(name.removesuffix("B")) - 1) < 0.1
+    # shared out, the blocks' part shrinks and nothing else does; a token waits for the network between machines
+    assert scale.held(size, 16) - scale.held(size, 8) == -size.shape.matrices // 16 * scale.BYTES
+    assert scale.token(size, 16, True) > 10 * scale.token(size, 8, True) > 10 * scale.token(size, 8, False) / 2
+
+
+def test_shell_lines_for_clusters_can_be_parsed():
+    text = (imports.ROOT / "docs/gpu.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", text, flags=re.S)
+    assert any("srun" in block for block in blocks) and any("sbatch" in block for block in blocks)
+    for block in blocks:
+        done = subprocess.run(["bash", "-n"], input=block, text=True, capture_output=True)
+        assert done.returncode == 0, (block, done.stderr)
+        for inner in re.findall(r"--wrap '(.*?)'\n", block):
+            assert subprocess.run(["bash", "-n"], input=inner, text=True).returncode == 0

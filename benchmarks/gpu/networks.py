@@ -6,6 +6,7 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM, Qwen3ForSequenceClassification
 
 from benchmarks.memory import Shape
+from stages.models import chatglm
 from stages.models.chatglm.configuration import ChatGLMConfig
 from stages.models.chatglm.modeling import ChatGLMForCausalLM, ChatGLMForSequenceClassification
 
@@ -28,6 +29,7 @@ def make(shape: Shape, dtype: str, device: torch.device, scores: bool = False) -
         scores: with a head of one number in place of the language model's.
     """
     if shape.chatglm:
+        chatglm.register()
         config: Any = ChatGLMConfig(
             hidden_size=shape.hidden, inner_hidden_size=shape.intermediate, num_layers=shape.layers,
             num_attention_heads=shape.heads, vocab_size=shape.vocab, mask_token_id=shape.vocab - 4,

@@ -24,7 +24,7 @@ from benchmarks.gpu import networks
 from benchmarks.gpu.session import Numbers, Session
 from stages import rm, sft
 from stages.generation.generate import generate
-from stages.models import reward, stack
+from stages.models import forward, reward, stack
 from stages.models.lora import LoraConfig
 from stages.rl.trainer import Trainer
 
@@ -77,10 +77,9 @@ def train_sft(session: Session, shape: memory.Shape, model: Any, config: dict[st
     settings = config["sft"]
     rows, source, target = settings.per_device_train_batch_size, settings.max_source_length, settings.max_target_length
     network = adapted(networks.make(shape, dtype(session, model), session.device), settings.lora, model, "CAUSAL_LM")
-    samples = [
-        sft.EncodedSample([*prompt, *[7] * target], source, 0, 0, 0) for prompt in networks.prompts(shape, rows, source)
-    ]
-    batch = {name: tensor.to(session.device) for name, tensor in sft.collate(samples, networks.PAD).items()}
+    asked = networks.prompts(shape, rows, source)
+    found = forward.to_batch(asked, [[7] * target] * rows, networks.PAD, session.device)
+    batch = {"ids": found.ids, "answer": found.response.roll(-1, dims=1)}  # as `sft.collate` gives it
     work = passed(session, model, network, lambda: sft.answer_loss(network, batch)[:, 1].sum())
     flops = rows * trained_flops(shape, source + target, target)
     return rates(session, session.seconds(work), rows * (source + target), flops)
@@ -150,8 +149,8 @@ def update(session: Session, shape: memory.Shape, model: Any, config: dict[str, 
     new = tokens / number / settings.batch_size
     length = settings.max_source_length + round(new)
     # sampling, then the policy, the reference and the reward model, then each epoch's forward and backward pass
-    forward = settings.batch_size * forward_flops(shape, length, round(new))
-    flops = number * (4 * forward + settings.num_ppo_epochs * 2 * forward)
+    once = settings.batch_size * forward_flops(shape, length, round(new))
+    flops = number * (4 * once + settings.num_ppo_epochs * 2 * once)
     return rates(session, taken, tokens, flops) | {f"{part}_s": each / number for part, each in parts.items()}
 
 

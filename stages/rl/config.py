@@ -26,7 +26,7 @@ class PpoConfig(Section):
     training, and the base is the reference (the tutorial's other mode)."""
 
     # the run
-    total_episodes: Steps = 1280
+    total_episodes: Steps = 2048
     """Responses sampled in all; one update takes batch_size of them."""
     batch_size: BatchSize = 32
     """Responses per update, over all processes."""
@@ -79,7 +79,7 @@ class PpoConfig(Section):
     """Divide the token rewards by their standard deviation, the mean kept."""
 
     # KL against the reference
-    kl_coef: Coefficient = 0.1
+    kl_coef: Coefficient = 0.08
     """The first KL coefficient, and the only one while kl_target is null."""
     kl_target: Nats | None = 3.0
     """Mean KL per response (nats) that the adaptive coefficient steers to; null keeps it fixed."""
