@@ -12,7 +12,8 @@ import pytest
 import tiny_models
 
 from stages import check
-from stages.runtime import atomic, resume
+from stages.rl.config import PpoConfig
+from stages.runtime import atomic, params, resume
 
 ROOT = Path(__file__).parents[1]
 
@@ -35,7 +36,8 @@ def test_the_committed_parameters_are_fine(capsys: pytest.CaptureFixture[str]) -
     parameters.write(Path())
     check.main(Path("params.yaml"), Path("reports"))
     said = capsys.readouterr().out.splitlines()
-    assert said[0].startswith("parameters, data and model fit; sft: ") and said[0].endswith("ppo: 40 steps")
+    updates = params.load(ROOT / "params.yaml", "ppo", PpoConfig).updates
+    assert said[0].startswith("parameters, data and model fit; sft: ") and said[0].endswith(f"ppo: {updates} steps")
     assert said[1] == "no forecast of the time: sft, rm, ppo did not run here yet"
 
 
