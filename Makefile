@@ -58,7 +58,7 @@ seeds: check ## train this setting with each of SEEDS="1 2 3 4 5", one after the
 controls: check ## did PPO pay? best of n, DPO, PPO for length only and without a critic, judged by a second reward model
 	@python -m stages.recover
 	@cp controls/pipeline.yaml controls/dvc.yaml
-	dvc repro controls/dvc.yaml
+	dvc repro controls/dvc.yaml; ended=$$?; rm controls/dvc.yaml; exit $$ended
 	@cat reports/controls.md
 
 .PHONY: compare
