@@ -88,14 +88,13 @@ def test_ppo(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["correctness", "pipeline", "throughput", "decoding", "ppo"])
+@pytest.mark.parametrize("name", ["pipeline", "throughput", "decoding", "ppo"])
 def test_what_the_day_with_a_gpu_needs_runs_tiny_on_a_cpu(name, tmp_path):
-    """In processes of their own: they set up what a test process must not."""
+    """In processes of their own: they set up what a test process must not. `correctness` runs tests/test_gpu.py."""
     command = [sys.executable, "-m", f"benchmarks.gpu.{name}", "--tiny", "--to", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
     written = json.loads((tmp_path / "tiny" / f"{name}.json").read_text(encoding="utf-8"))
     assert written["cases"] and "--tiny: no result" in done.stdout
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
-    if name != "correctness":  # its tests always run anew
-        assert again.returncode == 0 and json.loads((tmp_path / "tiny" / f"{name}.json").read_text()) == written
+    assert again.returncode == 0 and json.loads((tmp_path / "tiny" / f"{name}.json").read_text()) == written

@@ -228,7 +228,7 @@ def test_parameters_that_do_not_fit_each_other(section: str, changes: dict[str, 
 
 
 def test_a_changed_copy_is_checked() -> None:
-    assert PpoConfig().replace(batch_size=64).updates == 20
+    assert PpoConfig().replace(total_episodes=1280, batch_size=64).updates == 20
     with pytest.raises(ValueError, match="multiple of num_mini_batches"):
         PpoConfig().replace(batch_size=33)
 
