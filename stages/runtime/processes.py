@@ -97,16 +97,16 @@ def from_first(ask: Callable[[], Found]) -> Found:
     """
     if count() == 1:
         return ask()
-    said: list[Any] = [None, None]
+    reply: list[Any] = [None, None]
     if is_first():
         try:
-            said[0] = ask()
+            reply[0] = ask()
         except UserError as error:
-            said[1] = str(error)
-    _group().broadcast_object_list(said)
-    if said[1] is not None:
-        raise UserError(said[1])
-    found: Found = said[0]
+            reply[1] = str(error)
+    _group().broadcast_object_list(reply)
+    if reply[1] is not None:
+        raise UserError(reply[1])
+    found: Found = reply[0]
     return found
 
 
