@@ -35,7 +35,8 @@ def test_corpus_has_no_held_out_text():
     for record in json.loads((SAMPLE / "preferences.json").read_text(encoding="utf-8")):
         held_out |= {record["instruction"], record["instruction"] + record["input"], *record["output"]}
     held_out = {text for text in held_out if len(corpus.bare(text)) >= corpus.COMPARED}
-    written = {piece for part in corpus.PARTS for text in corpus.documents(1500, 7, part) for piece in corpus.pieces(text)}
+    documents = [document for part in corpus.PARTS for document in corpus.documents(1500, 7, part)]
+    written = {piece for document in documents for piece in corpus.pieces(document)}
     assert len(held_out) > 1000
     assert not written & held_out
 

@@ -97,14 +97,14 @@ def test_add_a_format(copy: Path) -> None:
     records = [{"complaint": f"发烧{n}天了，怎么办？", "advice": f"多喝水，休息{n}天。"} for n in range(30)]
     (copy / "clinic.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     with at_work_in(copy):
-        printed = run("python -m stages.import_data --from clinic.jsonl --name clinic", copy)
+        printed = run("python -m stages.import_data --from clinic.jsonl --name ward", copy)
     assert "complaint and advice" in printed
-    assert (copy / "profiles/clinic.yaml").is_file()
+    assert (copy / "profiles/ward.yaml").is_file()
 
 
 def test_add_a_stage(copy: Path) -> None:
     follow(copy, "Add a stage")
-    assert repro(copy) == ["longest"]
+    assert repro(copy) == ["longest", "report"]  # the report reads params.yaml, which has a section more
     rows = (copy / "reports/longest.jsonl").read_text(encoding="utf-8").split("\n")[:-1]
     lengths = [len(json.loads(row)["predict"]) for row in rows]
     assert len(lengths) == 3 and lengths == sorted(lengths, reverse=True)

@@ -316,12 +316,13 @@ def test_rollouts_do_not_depend_on_batch_order_or_merging(new_trainer):
     assert all((a.ids[-1] in EOS) == a.ended and not set(a.ids[:-1]) & set(EOS) for a in expected.values())
 
 
-def test_a_models_own_sampling_habits_have_no_say(new_trainer, folders):
+def test_a_models_own_sampling_habits_have_no_say(new_trainer, folders, monkeypatch):
     expected = new_trainer().sample_rollouts().responses
     habits = {"do_sample": True, "top_k": 1, "temperature": 0.1, "repetition_penalty": 5.0, "eos_token_id": 3}
     file = folders.base / "generation_config.json"
     before = file.read_text()
     file.write_text(json.dumps(habits))
+    monkeypatch.setattr("stages.models.base_model.Base._check_files", lambda base: None)  # it would notice
     try:
         assert new_trainer().sample_rollouts().responses == expected
     finally:
