@@ -90,7 +90,7 @@ def test_ppo(tmp_path, capsys):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["pipeline", "throughput", "decoding", "ppo"])
 def test_what_the_day_with_a_gpu_needs_runs_tiny_on_a_cpu(name, tmp_path):
-    """In processes of their own: they set up what a test process must not. `correctness` takes minutes: run it by hand."""
+    """In processes of their own: they set up what a test process must not. `correctness` takes minutes: not here."""
     command = [sys.executable, "-m", f"benchmarks.gpu.{name}", "--tiny", "--to", str(tmp_path)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-3000:]
