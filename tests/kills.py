@@ -4,9 +4,9 @@
 
 The profile `smallest`, in checkouts of their own. Each chain runs the pipeline once through and kills it three times in
 each stage: twice at a random moment (`dvc` alone, the stage alone or all of them; mostly by SIGKILL, also by SIGTERM,
-and all of them by Ctrl-C's SIGINT), and once when DVC writes dvc.lock after it. After each kill comes what `make repro`
-runs: `stages.recover`, then `dvc repro`, which is killed in turn. A process that outlives its `dvc`, a run that does not
-get past what was left, another byte: each ends the soak with an error.
+and all of them by Ctrl-C's SIGINT), and once when DVC writes dvc.lock after it. Then comes what `make repro` runs:
+`stages.recover` and `dvc repro`, which is killed in turn. A process that outlives its `dvc`, a run that does not get
+past what was left, another byte: each ends the soak with an error.
 """
 
 import argparse
