@@ -36,6 +36,8 @@ MOMENTS = ("any time", "any time", "dvc.lock")
 """Of each stage's kills in a chain. The last of them ends the stage."""
 GRACE = 120.0
 """Seconds in which all of a killed run's processes must have ended: a busy machine takes long to notice."""
+SHARE = 0.8
+"""Of a stage's time, in which it is killed: one that goes on where it was ends sooner."""
 ATTEMPTS = 3
 """Runs in a row that may fail without being killed: a stage that is killed alone fails its `dvc`."""
 
@@ -124,7 +126,7 @@ class Plan:
         while not repro.ended():
             if (now := repro.stage()) != stage:  # it began, or one ended sooner than the moment came
                 stage, before = now, stamp(lock)
-                until = time.monotonic() + self.random.random() * self.seconds[stage] if stage else 0.0
+                until = time.monotonic() + self.random.uniform(0, SHARE) * self.seconds[stage] if stage else 0.0
             if stage and self.moments[stage]:
                 moment = self.moments[stage][0]
                 if stamp(lock) != before if moment == "dvc.lock" else time.monotonic() > until:
