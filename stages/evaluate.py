@@ -2,7 +2,8 @@
 
     python -m stages.evaluate --help
 
-It writes numbers per sample; means, intervals and differences are the report's.
+It writes numbers per sample; means, intervals and differences are the report's. Without preferences there is neither
+a reward model nor PPO: then it measures the texts of base and SFT alone.
 """
 
 from collections.abc import Sequence
@@ -36,27 +37,29 @@ def main(
     answers: Annotated[Path, typer.Option(help="folder of the answers, base.jsonl, sft.jsonl and ppo.jsonl")],
     base: Annotated[Path, typer.Option(help="folder of the base model")],
     sft: Annotated[Path, typer.Option(help="folder of the SFT adapter")],
-    rm: Annotated[Path, typer.Option(help="folder of the reward adapter and its head")],
-    ppo: Annotated[Path, typer.Option(help="folder of the PPO adapter")],
     to: Annotated[Path, typer.Option(help="folder of the numbers")],
     params_file: Annotated[Path, typer.Option("--params", help="parameters")],
+    rm: Annotated[Path | None, typer.Option(help="folder of the reward adapter and its head")] = None,
+    ppo: Annotated[Path | None, typer.Option(help="folder of the PPO adapter; not without --rm")] = None,
 ) -> None:
     """Measure every answer, ask the reward model about changed ones, and collect which model is made of what."""
+    if (rm is None) != (ppo is None):
+        raise UserError("--rm and --ppo belong together: PPO's policy was trained with that reward model")
     config = params.load(params_file, "evaluate", EvaluateConfig)
     samples, training = records.read_samples(data / "test.jsonl"), records.read_samples(data / "train.jsonl")
-    _, pairs = held_out.parts(records.read_pairs(data / "preferences_validate.jsonl"))
-    rows = {name: read_rows(answers / f"{name}.jsonl", len(samples), "predict") for name in definitions.MODELS}
+    models = definitions.MODELS if ppo else ("base", "sft")
+    rows = {name: read_rows(answers / f"{name}.jsonl", len(samples), "predict") for name in models}
     facts = read_facts(data / "facts.jsonl", len(samples))
     frozen_base = base_model.read(base)
     processes.announce("evaluate")
-    stacks = {name: stack.resolve(frozen_base, folders, name) for name, folders in
-              (("sft", [sft]), ("ppo", [sft, ppo]), ("reward", [rm]))}  # fmt: skip
+    stack.resolve(frozen_base, [sft], "sft")
+    if rm and ppo:
+        stack.resolve(frozen_base, [sft, ppo], "ppo")
+        stack.resolve(frozen_base, [rm], "reward")
 
     # every process measures everything: it is quick, and a base that is sharded needs all of them
     accelerator = processes.join()
     tokenizer = frozen_base.tokenizer()
-    model = stack.load(frozen_base.causal_lm(accelerator.device), [sft, ppo, rm])
-    scorer = Scorer(model, reward.load_head(rm, accelerator.device), tokenizer, config)
 
     # A text as the tokenizer writes it: one that normalises must not make a perfect answer differ from its reference.
     given = {
@@ -69,16 +72,24 @@ def main(
     # The baseline: what the doctor answered to the nearest training question.
     nearest = retrieval.nearest([s.instruction for s in samples], [s.instruction for s in training])
     given[definitions.BASELINE] = [Text(encoding.normalize(tokenizer, training[at].output), True) for at in nearest]
-    tokens[definitions.BASELINE] = [len(scorer.answer(text)) for text in given[definitions.BASELINE]]
+    tokens[definitions.BASELINE] = [
+        len(encoding.encode_answer(tokenizer, text.text, config.max_target_length).ids)
+        for text in given[definitions.BASELINE]
+    ]
 
-    # The probes: answers changed on purpose, and pairs under another question.
-    closing = next(iter(phrases.endings([s.output for s in training], 1)), "")
-    changed = probes.texts(doctor, given["sft"], given["ppo"], records.dialogues(samples), closing)
-
-    with stack.active(model, ["reward"]):
-        rewards = {name: scorer.of_answers(samples, texts) for name, texts in (given | changed).items()}
-        judged = scorer.of_pairs(pairs)
-    drift = scorer.kl(samples, given["ppo"], *([stack.lineage(f).adapter for f in stacks[n]] for n in ("ppo", "sft")))
+    rewards: dict[str, list[float]] = {}
+    if rm and ppo:
+        # The probes: answers changed on purpose, and pairs under another question.
+        closing = next(iter(phrases.endings([s.output for s in training], 1)), "")
+        changed = probes.texts(doctor, given["sft"], given["ppo"], records.dialogues(samples), closing)
+        _, pairs = held_out.parts(records.read_pairs(data / "preferences_validate.jsonl"))
+        model = stack.load(frozen_base.causal_lm(accelerator.device), [sft, ppo, rm])
+        scorer = Scorer(model, reward.load_head(rm, accelerator.device), tokenizer, config)
+        with stack.active(model, ["reward"]):
+            rewards = {name: scorer.of_answers(samples, texts) for name, texts in (given | changed).items()}
+            judged = scorer.of_pairs(pairs)
+        policy, reference = ([stack.lineage(f).adapter for f in folders] for folders in ([sft, ppo], [sft]))
+        drift = scorer.kl(samples, given["ppo"], policy, reference)
     if not accelerator.is_main_process:
         return
 
@@ -87,24 +98,27 @@ def main(
             definitions.measure(Answer(text.text, reference, count, text.ended, known))
             for text, reference, count, known in zip(texts, doctor, tokens[name], facts, strict=True)
         ]
+        valued = [{"reward": round(value, 4)} for value in rewards[name]] if rewards else [{}] * len(texts)
         texts_too = [written(tokenizer, text.text, name == definitions.BASELINE) for text in texts]
         atomic.write_jsonl(
             to / f"{name}.jsonl",
             (
-                rounded(numbers) | {"reward": round(value, 4)} | extra
-                for numbers, value, extra in zip(measured, rewards[name], texts_too, strict=True)
+                rounded(numbers) | value | extra
+                for numbers, value, extra in zip(measured, valued, texts_too, strict=True)
             ),
         )
-    atomic.write_jsonl(
-        to / "probes.jsonl",
-        (
-            {name: round(rewards[name][at], 4) for name in changed} | {"kl": round(drift[at], 4)}
-            for at in range(len(samples))
-        ),
-    )
-    atomic.write_jsonl(to / "pairs.jsonl", judged)
-    atomic.write_json(to / "probes.json", {"closing": closing})
-    parts = {record.adapter: record.__dict__ for record in map(stack.lineage, [sft, ppo, rm])}
+    if rewards:
+        atomic.write_jsonl(
+            to / "probes.jsonl",
+            (
+                {name: round(rewards[name][at], 4) for name in changed} | {"kl": round(drift[at], 4)}
+                for at in range(len(samples))
+            ),
+        )
+        atomic.write_jsonl(to / "pairs.jsonl", judged)
+        atomic.write_json(to / "probes.json", {"closing": closing})
+    adapters = [folder for folder in (sft, ppo, rm) if folder]
+    parts = {record.adapter: record.__dict__ for record in map(stack.lineage, adapters)}
     identity = {"name": frozen_base.model.name, "identity": frozen_base.identity}
     atomic.write_json(to / "lineage.json", {"base": identity} | parts)
     environment.write(to)
