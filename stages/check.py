@@ -24,7 +24,7 @@ from stages.parameters import SECTIONS
 from stages.preflight import forecast, model
 from stages.runtime import params
 from stages.runtime.command import command
-from stages.runtime.errors import UserError
+from stages.runtime.errors import UserError, printable
 
 GIB = 2**30
 
@@ -81,7 +81,7 @@ def missing_data(data: Any) -> str | None:
     absent = [str(file) for file in (*files, Path(data.preferences)) if not os.path.isfile(file)]  # noqa: PTH113
     if not absent:
         return None
-    return (
+    return printable(
         f"data.dialogues, data.preferences: {', '.join(absent)}: not there; `make data` fetches the COVID dialogues, "
         "data/README.md tells about the rest"
     )

@@ -128,6 +128,12 @@ def test_a_local_model(checkout: Path) -> None:
     assert "evaluate.max_source_length + evaluate.max_target_length is 513, and the model reads at most 512" in length
 
 
+@pytest.mark.parametrize("name", ["absent", "~/model", "a/b/c"])
+def test_neither_a_folder_nor_an_id_on_the_hub(name: str) -> None:
+    (line,) = found({"model": {"name": name}})
+    assert line == f"model.name: {name} is not `tiny`, an existing folder, or a hub id owner/name"
+
+
 def test_a_disk_without_room_for_the_model(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_models.write_base(checkout / "model")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 9))  # type: ignore[attr-defined]
@@ -176,3 +182,8 @@ def test_a_damaged_local_model(checkout: Path, damage: Callable[[Path], None], m
 def test_a_name_that_no_file_can_have() -> None:
     (line,) = found({"data": {"preferences": "x" * 300}})
     assert line.startswith("data.dialogues, data.preferences: xxx") and ": not there" in line
+
+
+def test_a_name_that_a_terminal_would_obey_is_shown() -> None:
+    (line,) = found({"data": {"dialogues": "\x1b[31m"}})
+    assert r"\x1b[31m/train_data.json" in line and line.isprintable()

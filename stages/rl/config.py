@@ -69,9 +69,9 @@ class PpoConfig(Section):
     # reward
     normalize_reward: Literal["none", "center", "standardize"] = "standardize"
     """Subtract the reward model's mean score on SFT answers; `standardize` also divides by their standard deviation."""
-    normalization_samples: Annotated[int, Field(ge=1, le=2**20)] = 256
+    normalization_samples: Annotated[int, Field(ge=2, le=2**20)] = 256
     """SFT answers that are sampled and scored before the first update for that mean and deviation."""
-    reward_clip: Annotated[float, Field(gt=0, le=10**6)] | None = 5.0
+    reward_clip: Annotated[float, Field(ge=0.01, le=10**6)] | None = 5.0
     """Scores are clipped to ± this after normalisation; null leaves them."""
     missing_eos_penalty: Coefficient = 1.0
     """Subtracted from the score of a response that did not end by itself; 0 is faithful to the tutorial."""
