@@ -32,14 +32,14 @@ from typing import Any
 
 from stages import profile
 from stages.base import BaseConfig
-from stages.evaluate import EvaluateConfig
 from stages.models import base_model
 from stages.models.base_model import ModelConfig
 from stages.models.lora import LoraConfig
 from stages.predict import PredictConfig
+from stages.preference.config import RmConfig
 from stages.rl.config import PpoConfig
-from stages.rm import RmConfig
 from stages.runtime import params, resume
+from stages.scoring.scorer import EvaluateConfig
 from stages.sft import SftConfig
 
 PROFILES = (

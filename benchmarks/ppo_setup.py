@@ -18,8 +18,9 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import save_file
 from torch import Tensor
 
+from stages.importing import dialogues
 from stages.models import base_model, reward, stack, tiny
-from stages.text import dialogues, encoding
+from stages.text import encoding
 
 DATA = Path("data/sample/train_data.json")
 

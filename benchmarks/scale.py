@@ -3,16 +3,18 @@
     python -m benchmarks.scale
 
 By replicas, each GPU holds the base whole and works on its own samples. Shared out (`model.fsdp`), it holds 1/n of the
-blocks' matrices, and fetches every block anew for every pass:
+blocks' matrices, and fetches every block anew for every pass; n are the GPUs of its machine, up to eight, and another
+machine holds all of it once more:
 
 held      matrices · bytes / n + (embeddings, LM head, norms) · bytes + two fetched blocks
 adapters  24 bytes per trained weight (value, gradient, its flat copy and reduced copy, Adam's moments), 4 per frozen
 the rest  the largest of sampling, scoring and learning, by `benchmarks.memory`, with the settings below
 read      (weights + keys and values) / the memory's bandwidth: the least time of a token on a GPU that holds all
-fetched   matrices · bytes · (n − 1) / n / the slowest link between the processes: the same, shared out
+fetched   matrices · bytes · (n − 1) / n / the link inside a machine: the same, shared out
 
-On two machines the slowest link is the network between them. The bandwidths are assumptions, not measurements: an
-H100's by its data sheet, and what all-gathers are commonly seen to reach over NVLink and 100-gigabit Ethernet.
+The bandwidths are assumptions, not measurements: an H100's by its data sheet, and what all-gathers are commonly seen to
+reach over NVLink. Over a network of 12 GB/s (100 gigabits) a token would take 30 times as long as over NVLink, which is
+why no layer crosses it.
 """
 
 from dataclasses import dataclass
@@ -23,7 +25,7 @@ from stages.models.lora import LoraConfig
 from stages.rl.config import PpoConfig
 
 CARD = 80e9
-MEMORY, NVLINK, NETWORK = 3.35e12, 350e9, 12e9
+MEMORY, NVLINK = 3.35e12, 350e9
 """Bytes per second."""
 GPUS = (1, 8, 16)
 MACHINE = 8
@@ -57,7 +59,7 @@ SETTINGS = {"batch_size": 64, "max_source_length": 512, "max_response_length": 1
 
 
 def held(size: Size, count: int) -> int:
-    """Bytes of weights on each of `count` GPUs that share the blocks out; with 1, all."""
+    """Bytes of weights on each of `count` GPUs of a machine that share the blocks out; with 1, all."""
     block = size.shape.matrices // size.shape.layers
     fetched = 2 * block if count > 1 else 0
     return (size.whole + size.shape.matrices // count + fetched) * BYTES
@@ -78,8 +80,8 @@ def token(size: Size, count: int, shared: bool) -> float:
     read = ((size.whole + shape.matrices) * BYTES + cache) / MEMORY
     if not shared:
         return read
-    link = NVLINK if count <= MACHINE else NETWORK
-    return max(read, shape.matrices * BYTES * (count - 1) / count / link)
+    sharers = min(count, MACHINE)
+    return max(read, shape.matrices * BYTES * (sharers - 1) / sharers / NVLINK)
 
 
 def table() -> str:
@@ -89,7 +91,7 @@ def table() -> str:
             for shared in (False, True):
                 if shared and count == 1:
                     continue
-                weights = held(size, count if shared else 1)
+                weights = held(size, min(count, MACHINE) if shared else 1)
                 total = weights + ppo(size, count)
                 seconds = token(size, count, shared)
                 said = f"{name:<5}{count:>5}  {'shared out' if shared else 'whole':<12}{weights / GIB:>10.1f}"

@@ -12,11 +12,13 @@ import torch
 import transformers
 
 from benchmarks.measure import Meter
-from stages import rm, sft
+from stages import sft
 from stages.generation import generate, loop  # noqa: F401  (imports belong to the imports' memory)
 from stages.generation.decoding import Decoding
 from stages.models import base_model, reward
 from stages.models.lora import LoraConfig
+from stages.preference import pairs
+from stages.preference.reward_loss import reward_loss
 from stages.text.encoding import Encoded
 from stages.training import length_grouping, trainer, weighted
 from stages.training.config import TrainingConfig
@@ -61,12 +63,12 @@ def train(
         measure, collate = sft.answer_loss, partial(sft.collate, pad=pad)
         step_weight = sum(len(row.answer.ids) for row in rows) / len(rows) * config.batch_size
     else:
-        rows = [rm.EncodedPair(t["prompt"], t["chosen"], t["rejected"]) for t in texts]
+        rows = [pairs.EncodedPair(t["prompt"], t["chosen"], t["rejected"]) for t in texts]
         lengths = [max(row.lengths) for row in rows]
         classifier = reward.in_float32(base.reward_model())
         classifier.config.pad_token_id = pad
         model = peft.get_peft_model(classifier, lora.config(task_type="SEQ_CLS", modules_to_save=["score"]))
-        measure, collate = rm.preference_loss(rm.RmConfig(center_rewards_coefficient=0.0)), partial(rm.collate, pad=pad)
+        measure, collate = reward_loss(0.0), partial(pairs.collate, pad=pad)
         step_weight = config.batch_size
     order = length_grouping.length_grouped_order(lengths, config.batch_size, 1, settings["seed"])
     with tempfile.TemporaryDirectory() as work:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 
 from benchmarks.ppo_setup import make_base, seconds
-from stages.text import dialogues, encoding
+from stages.importing import dialogues
+from stages.text import encoding
 
 DATA = Path("data/sample/train_data.json")
 

@@ -15,14 +15,17 @@ import typer
 from pydantic import Field
 
 from controls import options
-from stages import rm, sft
+from stages import sft
 from stages.models import base_model, stack
+from stages.preference import pairs
+from stages.preference.config import RmConfig
+from stages.preference.reward_loss import MEASURED
 from stages.rl.config import PpoConfig
 from stages.runtime import atomic, params, processes, resume
 from stages.runtime.command import command
 from stages.text import held_out, records
 from stages.text.encoding import Encoded
-from stages.training import length_grouping, trainer, weighted
+from stages.training import trainer, weighted
 
 
 class DpoConfig(params.Section):
@@ -43,10 +46,10 @@ def main(
 ) -> None:
     """Train a policy on the preference pairs."""
     seed = params.load(params_file, "seed", int)
-    config = params.load(params_file, "rm", rm.RmConfig)
+    config = params.load(params_file, "rm", RmConfig)
     lora = params.load(params_file, "ppo", PpoConfig).lora
     beta = params.load(controls_params, "dpo", DpoConfig).beta
-    pairs = records.read_pairs(train)
+    training = records.read_pairs(train)
     choosing, _ = held_out.parts(records.read_pairs(validate))
     frozen_base = base_model.read(base)
     folders = stack.resolve(frozen_base, [sft_folder])
@@ -60,21 +63,17 @@ def main(
 
         set_seed(seed)
         tokenizer = frozen_base.tokenizer()
-        encoded = [rm.encode(tokenizer, pair, config) for pair in pairs]
-        lengths = [max(pair.lengths) for pair in encoded]
-        order = length_grouping.length_grouped_order(lengths, config.batch_size, config.num_train_epochs, seed)
-        encoded_choosing = [rm.encode(tokenizer, pair, config) for pair in choosing]
 
         model = stack.load(frozen_base.causal_lm(), folders).merge_and_unload()
         model = get_peft_model(model, lora.fit(model, "ppo").config(task_type="CAUSAL_LM"))
         run = weighted.trainer(
             preference_loss(beta),
-            ["loss", *rm.MEASURED],
+            ["loss", *MEASURED],
             step_weight=config.batch_size,
             model=model,
             args=trainer.arguments(config, frozen_base.model, seed, state),
-            train_dataset=[encoded[i] for i in order],
-            eval_dataset=sorted(encoded_choosing, key=lambda pair: max(pair.lengths)),
+            train_dataset=pairs.in_training_order(pairs.encode(tokenizer, training, config), config, seed),
+            eval_dataset=pairs.by_length(pairs.encode(tokenizer, choosing, config)),
             data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
             callbacks=trainer.callbacks(state),
         )
@@ -82,16 +81,16 @@ def main(
         if not processes.is_first():
             return
 
-        outcome = trainer.write_curves(run, log, len(pairs) / config.batch_size, rm.MEASURED)
-        sizes = {"train": len(pairs), "choosing": len(choosing)}
+        outcome = trainer.write_curves(run, log, len(training) / config.batch_size, MEASURED)
+        sizes = {"train": len(training), "choosing": len(choosing)}
         atomic.write_json(log / "metrics.json", {"pairs": sizes, "beta": beta, **outcome})
         with atomic.folder(to) as folder:
             stack.save(run.model, "default", "dpo", frozen_base, folders, folder)
 
 
-def collate(pairs: Sequence[rm.EncodedPair], pad: int) -> dict[str, Any]:
+def collate(batch: Sequence[pairs.EncodedPair], pad: int) -> dict[str, Any]:
     """What SFT's loss reads, [2b, T]: all chosen answers, then all rejected ones."""
-    rows = [(pair.prompt, pair.chosen) for pair in pairs] + [(pair.prompt, pair.rejected) for pair in pairs]
+    rows = [(pair.prompt, pair.chosen) for pair in batch] + [(pair.prompt, pair.rejected) for pair in batch]
     return sft.collate([sft.EncodedSample(Encoded(prompt), Encoded(ids)) for prompt, ids in rows], pad)
 
 

@@ -10,13 +10,12 @@ import typer
 
 from controls import judges, options
 from controls.models import MODELS
-from stages import evaluate
-from stages.metrics import definitions
-from stages.metrics.answer import Answer
 from stages.metrics.probes import Text
 from stages.models import stack
 from stages.runtime import atomic, params, processes
 from stages.runtime.command import command
+from stages.scoring import rows
+from stages.scoring.scorer import EvaluateConfig, Scorer
 from stages.text import encoding, records
 
 
@@ -33,11 +32,10 @@ def main(
     params_file: options.Params,
 ) -> None:
     """Write one line of numbers per answer."""
-    config = params.load(params_file, "evaluate", evaluate.EvaluateConfig)
+    config = params.load(params_file, "evaluate", EvaluateConfig)
     samples = records.read_samples(data / "test.jsonl")
-    count, facts_file = len(samples), data / "facts.jsonl"  # which not all data bring
-    facts = evaluate.read_rows(facts_file, count, "preprocess") if facts_file.is_file() else [None] * count
-    rows = {model.name: read_answers(model.name, answers, count) for model in MODELS}
+    facts = rows.read_facts(data, len(samples))
+    generated = {model.name: read_answers(model.name, answers, len(samples)) for model in MODELS}
     frozen_base = judges.check(base, [proxy, gold])
     policies = {folder.name: stack.resolve(frozen_base, [sft, folder]) for folder in policy}
 
@@ -46,7 +44,7 @@ def main(
     tokenizer = frozen_base.tokenizer()
     model = stack.load(frozen_base.causal_lm(device), [sft])
     scorers = {
-        name: evaluate.Scorer(model, judges.add(model, folder, name, device), tokenizer, config)
+        name: Scorer(model, judges.add(model, folder, name, device), tokenizer, config)
         for name, folder in (("reward", proxy), ("gold", gold))
     }
     for name, folders in policies.items():
@@ -55,7 +53,7 @@ def main(
     doctor = [encoding.normalize(tokenizer, sample.output) for sample in samples]
     texts = {
         name: [Text(encoding.normalize(tokenizer, row["predict"]), row.get("eos", True)) for row in each]
-        for name, each in rows.items()
+        for name, each in generated.items()
     }
     found = {}
     for name, each in texts.items():
@@ -72,25 +70,14 @@ def main(
 
     with atomic.folder(to) as folder:
         for name, columns in found.items():
-            measured = [
-                definitions.measure(
-                    Answer(text.text, reference, len(scorers["reward"].answer(text)), text.ended, known)
-                )
-                for text, reference, known in zip(texts[name], doctor, facts, strict=True)
-            ]
-            atomic.write_jsonl(
-                folder / f"{name}.jsonl",
-                (
-                    evaluate.rounded(numbers | {column: values[at] for column, values in columns.items()})
-                    for at, numbers in enumerate(measured)
-                ),
-            )
+            tokens = [len(scorers["reward"].answer(text)) for text in texts[name]]
+            atomic.write_jsonl(folder / f"{name}.jsonl", rows.measured(texts[name], doctor, tokens, facts, **columns))
 
 
 def read_answers(name: str, folders: list[Path], count: int) -> list[dict[str, Any]]:
     """The answers of a model, from the first of the folders that has them."""
     path = next((folder / f"{name}.jsonl" for folder in folders if (folder / f"{name}.jsonl").is_file()), None)
-    return evaluate.read_rows(path or folders[0] / f"{name}.jsonl", count, "predict")
+    return rows.read(path or folders[0] / f"{name}.jsonl", count, "predict")
 
 
 if __name__ == "__main__":

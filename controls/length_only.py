@@ -8,40 +8,21 @@ from typing import Any
 
 import typer
 
-from controls import judges, options
-from stages import ppo
-from stages.rl.config import PpoConfig
-from stages.runtime import params
-from stages.runtime.command import command
-
-CODE = [Path(__file__), Path(__file__).with_name("watched_ppo.py")]
+from controls import policy
+from stages.models.base_model import Base
 
 
-@command
-def main(
-    train: options.Train,
-    validate: options.Validate,
-    base: options.Base,
-    sft: options.Sft,
-    proxy: options.Proxy,
-    gold: options.Gold,
-    to: options.To,
-    log: options.Log,
-    params_file: options.Params,
-) -> None:
-    """Train PPO with the parameters of the run and the number of characters as the reward."""
-    seed = params.load(params_file, "seed", int)
-    config = params.load(params_file, "ppo", PpoConfig)
-    tokenizer = judges.check(base, [gold]).tokenizer()
+def rewarded_by_length(base: Base, gold: Path, **arguments: Any) -> Any:
+    from controls.watched_ppo import CharacterTrainer
 
-    def new_trainer(**arguments: Any) -> Any:
-        from controls.watched_ppo import CharacterTrainer
+    return CharacterTrainer(base.tokenizer(), gold=gold, **arguments)
 
-        return CharacterTrainer(tokenizer, gold=gold, **arguments)
 
-    inputs = ppo.Inputs(train, validate, base, sft, proxy)
-    ppo.run("controls-length_only", inputs, to, log, seed, config, new_trainer, [gold, *CODE])
-
+main = policy.trained_by(
+    Path(__file__),
+    "Train PPO with the parameters of the run and the number of characters as the reward.",
+    new_trainer=rewarded_by_length,
+)
 
 if __name__ == "__main__":
     typer.run(main)

@@ -4,44 +4,14 @@ python -m controls.ppo_half --help
 """
 
 from pathlib import Path
-from typing import Any
 
 import typer
 
-from controls import judges, options
-from stages import ppo
-from stages.rl.config import PpoConfig
-from stages.runtime import params
-from stages.runtime.command import command
+from controls import policy
 
-CODE = [Path(__file__), Path(__file__).with_name("watched_ppo.py")]
-
-
-@command
-def main(
-    train: options.Train,
-    validate: options.Validate,
-    base: options.Base,
-    sft: options.Sft,
-    proxy: options.Proxy,
-    gold: options.Gold,
-    to: options.To,
-    log: options.Log,
-    params_file: options.Params,
-) -> None:
-    """Train PPO as the run does, and have each update judged by a reward model that it never sees."""
-    seed = params.load(params_file, "seed", int)
-    config = params.load(params_file, "ppo", PpoConfig)
-    judges.check(base, [gold])
-
-    def new_trainer(**arguments: Any) -> Any:
-        from controls.watched_ppo import WatchedTrainer
-
-        return WatchedTrainer(gold, **arguments)
-
-    inputs = ppo.Inputs(train, validate, base, sft, proxy)
-    ppo.run("controls-ppo_half", inputs, to, log, seed, config, new_trainer, [gold, *CODE])
-
+main = policy.trained_by(
+    Path(__file__), "Train PPO as the run does, and have each update judged by a reward model that it never sees."
+)
 
 if __name__ == "__main__":
     typer.run(main)

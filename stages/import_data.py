@@ -13,12 +13,12 @@ from typing import Annotated, Any
 import typer
 
 from stages.importing import convert, recognize, sources
+from stages.importing.dialogues import DialogueRules
 from stages.importing.formats import Format
 from stages.importing.split import split as split_dialogues
 from stages.runtime import atomic
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
-from stages.text.dialogues import DialogueRules
 
 
 class System(StrEnum):

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
 from stages.base import BaseConfig
-from stages.evaluate import EvaluateConfig
 from stages.models.base_model import ModelConfig
 from stages.predict import PredictConfig
+from stages.preference.config import RmConfig
 from stages.preprocess import DataConfig
 from stages.report import ReportConfig
 from stages.rl.config import PpoConfig
-from stages.rm import RmConfig
 from stages.runtime import params
+from stages.scoring.scorer import EvaluateConfig
 from stages.sft import SftConfig
 
 SECTIONS: dict[str, Any] = {

@@ -12,11 +12,11 @@ from typing import Annotated, Any
 import typer
 from pydantic import Field
 
-from stages.importing import recognize
+from stages.importing import contamination, dialogues, facts, preferences, recognize
 from stages.runtime import atomic, params
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
-from stages.text import contamination, dialogues, facts, json_files, preferences
+from stages.text import json_files
 from stages.text.records import Pair, Sample
 
 

@@ -1,11 +1,11 @@
-"""The scores of the last run as a small table, and what each stage cost.
+"""The scores of the last run as a small table, two questions with all answers, and what each stage cost.
 
 python -m stages.results
 """
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -16,10 +16,14 @@ from stages.runtime.command import command, costs
 @command
 def main(
     headline: Annotated[Path, typer.Option(help="the report stage's numbers")] = Path("reports/metrics.json"),
+    answers: Annotated[Path, typer.Option(help="folder of the answers to the test questions")] = Path(
+        "reports/answers"
+    ),
     page: Annotated[Path, typer.Option(help="the report")] = Path("reports/index.html"),
 ) -> None:
-    """Print the scores of the models, the cost of each stage, and where the report is."""
+    """Print the scores, two questions with all answers, the cost of each stage, and where the report is."""
     print(table(headline))
+    print(examples(answers))
     spent = costs()
     if spent:
         print(f"\n{'stage':16}{'seconds':>10}{'peak MiB':>10}")
@@ -37,6 +41,29 @@ def table(headline: Path) -> str:
         if all(metric.name in found[model] for model in models):
             values = "".join(f"{found[model][metric.name]:12.{metric.digits}f}" for model in models)
             lines.append(f"{metric.en:22}{values}")
+    return "\n".join(lines)
+
+
+def examples(folder: Path) -> str:
+    """The answers to the first question of the second and the third test dialogue; nothing where there are none.
+
+    The README shows that of the first. No answer decides which questions are shown.
+    """
+    from stages.runtime.errors import printable
+    from stages.text import json_files
+
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for model in MODELS:
+        if (file := folder / f"{model}.jsonl").is_file():
+            rows[model] = [row for _, row in json_files.read_lines(file)]
+    first = next(iter(rows.values()), [])
+    openings = [number for number, row in enumerate(first) if not row["history"]][1:3]
+    lines = []
+    for number in openings:
+        asked = first[number]
+        lines += ["", f"{'question':10}{printable(asked['instruction'])}"]
+        lines += [f"{model:10}{printable(found[number]['predict'])}" for model, found in rows.items()]
+        lines.append(f"{'reference':10}{printable(asked['label'])}")
     return "\n".join(lines)
 
 

@@ -1,15 +1,16 @@
-"""Kill `dvc repro` at random moments, as often as told; what recovers must end with the bytes of an undisturbed run.
+"""Kill `dvc repro` in every stage, as often as told; what recovers must end with the bytes of an undisturbed run.
 
     python tests/kills.py --kills 60 --seed 1
 
-The profile `smallest`, in checkouts of their own. A third of the kills wait for the moment when DVC writes dvc.lock,
-the others fall anywhere in the stage that runs then. Killed are `dvc` alone, the stage alone or all of them, mostly by
-SIGKILL, also as Ctrl-C and SIGTERM do it. After each kill comes what `make repro` runs: `stages.recover`, then
-`dvc repro`, which is killed in turn, until one gets through. A process that outlives its `dvc`, a run that does not
-get past what was left, another byte: each ends the soak with an error.
+The profile `smallest`, in checkouts of their own. Each chain runs the pipeline once through and kills it three times in
+each stage: twice at a random moment (`dvc` alone, the stage alone or all of them; mostly by SIGKILL, also by SIGTERM,
+and all of them by Ctrl-C's SIGINT), and once when DVC writes dvc.lock after it. Then comes what `make repro` runs:
+`stages.recover` and `dvc repro`, which is killed in turn. A process that outlives its `dvc`, a run that does not get
+past what was left, another byte: each ends the soak with an error.
 """
 
 import argparse
+import json
 import os
 import random
 import re
@@ -25,15 +26,18 @@ from pathlib import Path
 
 import psutil
 import yaml
-from checkouts import at_work_in, copy_working_tree, run, run_smallest
+from checkouts import at_work_in, copy_working_tree, run
 from test_graph import MODULES
 
-KILLED = ("dvc", "stage", "group")
-SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
-STAGES = 1.5
-"""How many stages' time passes at most between the start of a run's first stage and a kill."""
+KILLED = {"dvc": (signal.SIGKILL, signal.SIGTERM), "stage": (signal.SIGKILL, signal.SIGTERM),
+          "group": (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)}  # fmt: skip
+"""What is killed, and how. While a stage runs, `dvc` alone ignores SIGINT: a terminal sends it to all."""
+MOMENTS = ("any time", "any time", "dvc.lock")
+"""Of each stage's kills in a chain. The last of them ends the stage."""
 GRACE = 120.0
 """Seconds in which all of a killed run's processes must have ended: a busy machine takes long to notice."""
+SHARE = 0.8
+"""Of a stage's time, in which it is killed: one that goes on where it was ends sooner."""
 ATTEMPTS = 3
 """Runs in a row that may fail without being killed: a stage that is killed alone fails its `dvc`."""
 
@@ -104,22 +108,31 @@ def works_in(process: psutil.Process, checkout: Path) -> bool:
         return False
 
 
-def wait_for_the_moment(repro: Repro, random_: random.Random, longest: float) -> str | None:
-    """Wait, at most `longest` seconds from when a stage starts, and say what for; None when the run ended before."""
-    if random_.random() < 1 / 3:
+class Plan:
+    """Which kills a chain has still to do.
+
+    Args:
+        seconds: how long each stage takes, undisturbed.
+    """
+
+    def __init__(self, seconds: dict[str, float], random_: random.Random) -> None:
+        self.seconds, self.random = seconds, random_
+        self.moments = {stage: list(MOMENTS) for stage in seconds}
+
+    def wait(self, repro: Repro) -> tuple[str, str] | None:
+        """Wait for the next moment to kill: its stage, and which kind it is; None when the run ends before."""
         lock = repro.checkout / "dvc.lock"
-        before = stamp(lock)
+        stage, until, before = None, 0.0, stamp(lock)
         while not repro.ended():
-            if stamp(lock) != before:
-                return "dvc.lock"
-            time.sleep(0.0005)
+            if (now := repro.stage()) != stage:  # it began, or one ended sooner than the moment came
+                stage, before = now, stamp(lock)
+                until = time.monotonic() + self.random.uniform(0, SHARE) * self.seconds[stage] if stage else 0.0
+            if stage and self.moments[stage]:
+                moment = self.moments[stage][0]
+                if stamp(lock) != before if moment == "dvc.lock" else time.monotonic() > until:
+                    return stage, moment
+            time.sleep(0.001)
         return None
-    while repro.stage() is None and not repro.ended():
-        time.sleep(0.01)
-    until = time.monotonic() + random_.uniform(0, longest)
-    while time.monotonic() < until and not repro.ended():
-        time.sleep(0.01)
-    return None if repro.ended() else "any time"
 
 
 def stamp(file: Path) -> tuple[int, int]:
@@ -148,21 +161,34 @@ def contents(checkout: Path) -> dict[str, object]:
     }
 
 
+def timed(checkout: Path) -> dict[str, float]:
+    """Run the pipeline undisturbed: seconds per stage, its start and DVC's work after it included."""
+    (checkout / "dvc.lock").unlink(missing_ok=True)
+    with at_work_in(checkout):
+        run("python -m stages.profile smallest", checkout)
+        repro, began = Repro(checkout), {}
+        while not repro.ended():
+            if stage := repro.stage():
+                began.setdefault(stage, time.monotonic())
+            time.sleep(0.01)
+    if repro.process.returncode:
+        sys.exit(f"dvc repro fails undisturbed:\n{repro.output.read_text(errors='replace')[-3000:]}")
+    ends = [*began.values(), time.monotonic()][1:]
+    return {stage: end - start for (stage, start), end in zip(began.items(), ends, strict=True)}
+
+
 def soak(kills: int, seed: int, folder: Path) -> Counter[str]:
     """Raises SystemExit with what went wrong first."""
     random_ = random.Random(seed)
-    fresh, undisturbed = folder / "fresh", folder / "undisturbed"
-    seconds = folder / "seconds"
-    if not seconds.is_file():  # else a soak goes on that ended early
+    fresh, undisturbed, times = folder / "fresh", folder / "undisturbed" / "checkout", folder / "seconds.json"
+    if not times.is_file():  # else a soak goes on that ended early
         copy_working_tree(fresh)  # once: whoever edits on meanwhile changes nothing
         shutil.copytree(fresh, undisturbed)
         own_cache(undisturbed)
-        started = time.monotonic()
-        run_smallest(undisturbed)
-        seconds.write_text(str(time.monotonic() - started))
-    longest = float(seconds.read_text()) * STAGES / len(MODULES)
+        times.write_text(json.dumps(timed(undisturbed)))
+    seconds = json.loads(times.read_text())
     expected = contents(undisturbed)
-    print(f"undisturbed: {len(expected)} files and entries; kills up to {longest:.1f} s into a run", flush=True)
+    print(f"undisturbed: {len(expected)} files and entries, {sum(seconds.values()):.0f} s", flush=True)
     counted: Counter[str] = Counter()
     chains = 0
     while counted["kills"] < kills:
@@ -174,7 +200,7 @@ def soak(kills: int, seed: int, folder: Path) -> Counter[str]:
         (checkout / "dvc.lock").unlink(missing_ok=True)
         with at_work_in(checkout):
             run("python -m stages.profile smallest", checkout)
-            chain(checkout, kills, random_, longest, counted)
+            chain(checkout, kills, Plan(seconds, random_), counted)
         found = contents(checkout)
         different = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
         states = [path for path in (checkout / ".work").glob("*/*") if re.fullmatch(r"[0-9a-f]{16}(-\d+)?", path.name)]
@@ -185,8 +211,8 @@ def soak(kills: int, seed: int, folder: Path) -> Counter[str]:
     return counted
 
 
-def chain(checkout: Path, kills: int, random_: random.Random, longest: float, counted: Counter[str]) -> None:
-    """Start the pipeline and kill it, until it gets through or there are kills enough; then let it end."""
+def chain(checkout: Path, kills: int, plan: Plan, counted: Counter[str]) -> None:
+    """Start the pipeline and kill it, until it gets through."""
     failures = 0
     while True:
         recovered = run("python -m stages.recover", checkout).strip()
@@ -195,15 +221,16 @@ def chain(checkout: Path, kills: int, random_: random.Random, longest: float, co
             print(f"    {recovered}", flush=True)
         repro = Repro(checkout)
         killed = False
-        if counted["kills"] < kills and (moment := wait_for_the_moment(repro, random_, longest)):
-            what = "group" if moment == "dvc.lock" else random_.choice(KILLED)
-            by = signal.SIGKILL if moment == "dvc.lock" else random_.choice(SIGNALS)
-            stage = repro.stage()
+        while counted["kills"] < kills and not killed and (found := plan.wait(repro)):
+            stage, moment = found
+            what = "group" if moment == "dvc.lock" else plan.random.choice(list(KILLED))
+            by = signal.SIGKILL if moment == "dvc.lock" else plan.random.choice(KILLED[what])
             killed = repro.kill(what, by)
         if killed:
             if not repro.gone():
                 left = [command_of(each) for each in repro.others()]
                 sys.exit(f"{by.name} of {what} in {stage}: still running after {GRACE:.0f} s: {left}")
+            plan.moments[stage].pop(0)
             counted.update(["kills", f"in {stage}", f"of {what}", f"by {by.name}", f"at {moment}"])
             print(f"{counted['kills']:3} {by.name} of {what} in {stage}, at {moment}", flush=True)
             failures = 0

@@ -88,7 +88,11 @@ def test_add_a_metric(copy: Path) -> None:
         assert headline[model]["questions_asked"] == pytest.approx(sum(asked) / len(asked), abs=1e-3)
     assert "Questions asked back" in (copy / "reports/index.html").read_text(encoding="utf-8")
     with at_work_in(copy):
-        assert "Questions asked back" in run("python -m stages.results", copy)
+        printed = run("python -m stages.results", copy)
+    assert "Questions asked back" in printed
+    answers = [json.loads(line) for line in (copy / "reports/answers/ppo.jsonl").read_text("utf-8").splitlines()]
+    second = [answer for answer in answers if not answer["history"]][1]  # the README shows the first
+    assert f"question  {second['instruction']}" in printed and f"reference {second['label']}" in printed
     assert repro(copy) == []
 
 

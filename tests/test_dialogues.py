@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from stages.importing.dialogues import MAX_TURNS, DialogueRules, to_samples
 from stages.runtime.errors import UserError
-from stages.text.dialogues import MAX_TURNS, DialogueRules, to_samples
 from stages.text.records import Sample
 
 HAODF = DialogueRules()

@@ -7,8 +7,10 @@ import tiny_models
 import torch
 from peft import get_peft_model
 
-from stages import rm, sft
+from stages import sft
 from stages.models import base_model, reward
+from stages.preference import pairs
+from stages.preference.reward_loss import reward_loss
 from stages.text.encoding import Encoded
 from stages.training import weighted
 
@@ -17,7 +19,9 @@ SAMPLES = [
     sft.EncodedSample(Encoded([*range(5, 5 + n - n // 2)]), Encoded([*range(5 + n - n // 2, 5 + n), 3]))
     for n in (4, 20, 9, 31, 12, 15, 7, 26)
 ]
-PAIRS = [rm.EncodedPair([*range(9, 9 + n)], [40 + n] * (n // 2) + [3], [7, 8, 9][: n % 4] + [3]) for n in range(3, 11)]
+PAIRS = [
+    pairs.EncodedPair([*range(9, 9 + n)], [40 + n] * (n // 2) + [3], [7, 8, 9][: n % 4] + [3]) for n in range(3, 11)
+]
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +75,7 @@ def test_the_reward_model_minimises_trls_loss(base, center, tmp_path):
     from trl import RewardConfig, RewardTrainer
 
     model = adapted(base, "SEQ_CLS")
-    found = rm.preference_loss(rm.RmConfig(center_rewards_coefficient=center))(model, rm.collate(PAIRS, PAD))
+    found = reward_loss(center)(model, pairs.collate(PAIRS, PAD))
     ours = gradients(model, found[:, 1].mean())
     rows = [{"chosen_ids": [*p.prompt, *p.chosen], "rejected_ids": [*p.prompt, *p.rejected]} for p in PAIRS]
     config = partial(RewardConfig, center_rewards_coefficient=center or None, disable_dropout=False)

@@ -2,8 +2,8 @@
 
 import pytest
 
+from stages.importing.preferences import split, to_pairs
 from stages.runtime.errors import UserError
-from stages.text.preferences import split, to_pairs
 from stages.text.records import Pair
 
 RECORD = {"instruction": "问", "input": "题", "output": ["好", "中", "中", "差"], "history": [["一", "二"]]}

@@ -7,13 +7,14 @@ import pytest
 import report_run
 
 from stages import preprocess
+from stages.importing import contamination, facts
 from stages.metrics import phrases, retrieval
 from stages.metrics import probes as texts
 from stages.metrics.bootstrap import Interval
 from stages.metrics.probes import Text
 from stages.page import findings, i18n, inputs, probes, tables
 from stages.runtime.errors import UserError
-from stages.text import contamination, facts, records
+from stages.text import records
 from stages.text.records import Sample
 
 

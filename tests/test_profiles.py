@@ -10,9 +10,9 @@ from stages import profile
 from stages.page import reference_results
 from stages.parameters import SECTIONS
 from stages.predict import PredictConfig
+from stages.preference.config import RmConfig
 from stages.preprocess import DataConfig
 from stages.rl.config import PpoConfig
-from stages.rm import RmConfig
 from stages.runtime import params
 from stages.runtime.errors import UserError
 from stages.sft import SftConfig

@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 
 from stages.base import BaseConfig
 from stages.models import base_model
+from stages.preference.config import RmConfig
 from stages.rl.config import PpoConfig
-from stages.rm import RmConfig
 from stages.runtime import checkpoints
 from stages.sft import SftConfig
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from stages.text import dialogues, preferences
+from stages.importing import dialogues, preferences
 from stages.text.records import Pair, Sample
 
 FOLDER = Path(__file__).parents[1] / "data/sample"

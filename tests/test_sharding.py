@@ -1,7 +1,6 @@
 """A base that is shared out among processes: each holds its part alone, and a run goes on where it was."""
 
 import csv
-import json
 from pathlib import Path
 
 import pytest
@@ -15,16 +14,26 @@ from stages.models import base_model
 pytestmark = pytest.mark.slow
 
 SHARE = """
-import json, os, sys
+import os, sys
 from pathlib import Path
+
+import torch
 
 from stages.models import base_model
 from stages.runtime import processes
 
 inputs, to, *_ = map(Path, sys.argv[1:])
-model = base_model.read(inputs / "base").causal_lm(processes.join().device)
-held = {n: p.to_local().numel() if hasattr(p, "to_local") else p.numel() for n, p in model.named_parameters()}
-(to / f"{os.environ['RANK']}.json").write_text(json.dumps(held))
+device, found = processes.join().device, {}
+for here in (4, 2):
+    os.environ["LOCAL_WORLD_SIZE"] = str(here)  # with 2, as if the others were on another machine
+    model = base_model.read(inputs / "base").causal_lm(device)
+    held = {n: p.to_local().numel() if hasattr(p, "to_local") else p.numel() for n, p in model.named_parameters()}
+    meshes = {tuple(p.device_mesh.shape) for p in model.parameters() if hasattr(p, "device_mesh")}
+    embeddings = model.get_input_embeddings().weight.requires_grad_()
+    logits = model(input_ids=torch.arange(12)[None]).logits
+    logits.logsumexp(-1).sum().backward()
+    found[here] = {"held": held, "meshes": meshes, "logits": logits, "gradient": embeddings.grad}
+torch.save(found, to / f"{os.environ['RANK']}.pt")
 """
 
 
@@ -35,18 +44,28 @@ def inputs(tmp_path_factory) -> Path:
     return top
 
 
-def test_each_process_holds_its_part(inputs, tmp_path):
+def test_a_machine_holds_all_layers_and_each_of_its_processes_a_part(inputs, tmp_path):
     (tmp_path / "share.py").write_text(SHARE)
-    done = run(2, inputs, tmp_path / "out", [], [str(tmp_path / "share.py")])
+    done = run(4, inputs, tmp_path / "out", [], [str(tmp_path / "share.py")])
     assert done.returncode == 0, done.stderr[-3000:]
-    whole = {name: p.numel() for name, p in base_model.read(inputs / "base").causal_lm().named_parameters()}
-    parts = [json.loads((tmp_path / "out" / f"{rank}.json").read_text()) for rank in (0, 1)]
+    model = base_model.read(inputs / "base").causal_lm()
+    embeddings = model.get_input_embeddings().weight.requires_grad_()
+    logits = model(input_ids=torch.arange(12)[None]).logits
+    logits.logsumexp(-1).sum().backward()
+    whole = {name: parameter.numel() for name, parameter in model.named_parameters()}
     assert len([name for name in whole if ".layers." in name]) > 20
-    for name, count in whole.items():
-        if ".layers." in name:
-            assert sum(part[name] for part in parts) == count > max(part[name] for part in parts)
-        else:
-            assert [part[name] for part in parts] == [count, count]
+    found = [torch.load(tmp_path / "out" / f"{rank}.pt") for rank in range(4)]
+    for here, mesh in ((4, (4,)), (2, (2, 2))):
+        parts = [each[here] for each in found]
+        for part in parts:
+            assert part["meshes"] == {mesh}
+            torch.testing.assert_close((part["logits"], part["gradient"]), (logits, embeddings.grad))
+        for name, count in whole.items():
+            held = [part["held"][name] for part in parts]
+            if ".layers." in name:
+                assert sum(held[:here]) == sum(held[-here:]) == count > max(held)
+            else:
+                assert held == [count] * 4
 
 
 # Every process leaves in the middle, without a word.

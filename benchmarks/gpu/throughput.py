@@ -22,10 +22,12 @@ from torch import nn
 from benchmarks import memory
 from benchmarks.gpu import networks
 from benchmarks.gpu.session import Numbers, Session
-from stages import rm, sft
+from stages import sft
 from stages.generation.generate import generate
 from stages.models import forward, reward, stack
 from stages.models.lora import LoraConfig
+from stages.preference import pairs
+from stages.preference.reward_loss import reward_loss
 from stages.rl.trainer import Trainer
 
 PROFILES = ("chatglm-6b", "chatglm-6b-80gb", "qwen3-0.6b", "qwen3-0.6b-80gb", "qwen3-1.7b", "qwen3-1.7b-80gb")
@@ -91,10 +93,10 @@ def train_rm(session: Session, shape: memory.Shape, model: Any, config: dict[str
     network = reward.in_float32(networks.make(shape, dtype(session, model), session.device, scores=True))
     network.score.to(session.device)
     network = adapted(network, settings.lora, model, "SEQ_CLS", modules_to_save=["score"])
-    pairs = [rm.EncodedPair(p, [7] * target, [8] * target) for p in networks.prompts(shape, rows, source)]
-    found = rm.collate(pairs, networks.PAD)
+    asked = [pairs.EncodedPair(p, [7] * target, [8] * target) for p in networks.prompts(shape, rows, source)]
+    found = pairs.collate(asked, networks.PAD)
     batch = {"ids": [ids.to(session.device) for ids in found["ids"]], "place": found["place"].to(session.device)}
-    loss = rm.preference_loss(settings)
+    loss = reward_loss(settings.center_rewards_coefficient)
     work = passed(session, model, network, lambda: loss(network, batch)[:, 1].sum())
     flops = 2 * rows * trained_flops(shape, source + target, 0)
     return rates(session, session.seconds(work), 2 * rows * (source + target), flops)

@@ -7,8 +7,8 @@ from typing import Any
 
 from stages.importing import formats
 from stages.importing.conversation import Unusable, to_turns
+from stages.importing.dialogues import MAX_TURNS
 from stages.importing.formats import Format
-from stages.text.dialogues import MAX_TURNS
 
 
 @dataclass

@@ -40,8 +40,8 @@ class ModelConfig(params.Section):
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     fsdp: bool = False
-    """Shard the base's layers over the processes (FSDP2), which gather each layer when it runs: for a base that does
-    not fit one GPU. Without effect in a single process."""
+    """Shard the base's layers over the processes of each machine (FSDP2), which gather each layer when it runs: for a
+    base that does not fit one GPU. Without effect in a single process."""
     deterministic: bool = False
     """On GPUs: only kernels that add up in a fixed order, so that the same GPU gives the same bytes again; slower. What
     has no such kernel ends in an error."""

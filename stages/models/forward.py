@@ -79,7 +79,7 @@ def logits(head: Any, states: Tensor) -> Tensor:
     """Logits [..., V] of the states [..., H], in float32.
 
     In bfloat16 logits near 20 lie 1/8 apart, and a probability jumps by 12 %: so a plain head's products are added up
-    in float32 and stay there.
+    in float32 and stay there. On a GPU that product has no gradient: ask for none, as `logprobs` does.
     """
     if type(head) is not torch.nn.Linear or head.weight.dtype == torch.float32:
         found: Tensor = head(states).float()

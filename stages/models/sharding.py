@@ -2,7 +2,8 @@
 
 Only the frozen layers are sharded. LoRA and heads come on top of it afterwards, whole on every process, and their
 gradients are averaged as ever; so checkpoints and adapters are the files that they are without sharding. Each forward
-pass fetches every layer, so all processes have to make the same number of passes.
+pass fetches every layer, so all processes have to make the same number of passes. On several machines each holds all
+layers among its own GPUs: what is fetched for every token never crosses the network.
 """
 
 from typing import Any
@@ -17,9 +18,7 @@ def shard(model: Any, name: str) -> Any:
     Raises:
         UserError: the model's layers are in no list of their own.
     """
-    import torch.distributed as dist
     from torch import nn
-    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     device = processes.device()
@@ -28,7 +27,7 @@ def shard(model: Any, name: str) -> Any:
     layers = next((m for m in trunk.modules() if isinstance(m, nn.ModuleList) and len(m) == count), None)
     if layers is None:
         raise UserError(f"model.fsdp: {name} has no list of {count} layers to share out; set it to false")
-    mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+    mesh = mesh_of_processes(device.type)
     for layer in layers:
         fully_shard(layer, mesh=mesh)
     sharded = {id(parameter) for parameter in layers.parameters()}
@@ -37,6 +36,19 @@ def shard(model: Any, name: str) -> Any:
         tensor.data = tensor.data.to(device)
     fully_shard(trunk, mesh=mesh, ignored_params=whole)  # holds nothing itself: lets the layers be fetched ahead
     return model
+
+
+def mesh_of_processes(device_type: str) -> Any:
+    """The processes that share the layers out: [machines, processes of each], and copies across the first dimension.
+
+    One dimension, of all processes, where there is one machine, where each has one process, and where they differ.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+
+    count, (here, *others) = processes.count(), processes.everyones(processes.count_here())
+    if here in (1, count) or any(other != here for other in others):
+        return init_device_mesh(device_type, (count,))
+    return init_device_mesh(device_type, (count // here, here), mesh_dim_names=("machines", "processes"))
 
 
 def is_sharded(model: Any) -> bool:

@@ -1,4 +1,4 @@
 """Chat, export and the model card; no stage of the graph uses it.
 
-Imports any room but page, training, preflight and importing.
+Imports runtime, text, models, generation, rl and metrics.
 """

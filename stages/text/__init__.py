@@ -1,4 +1,4 @@
-"""Records, the dialogue and preference rules, and prompts and answers → token ids.
+"""Records as JSON lines, what is held out, and prompts and answers → token ids.
 
 Imports runtime.
 """

@@ -28,7 +28,9 @@ def of_samples(document: Any, samples: Sequence[Sample], where: str) -> list[dic
         vocabulary = [name for names in document["vocabulary"].values() for name in names]
         known = {entry["key"]: _facts(entry, vocabulary) for entry in document["test"]}
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{where}: not the facts of test questions ({error!r}); see stages/text/facts.py") from None
+        raise UserError(
+            f"{where}: not the facts of test questions ({error!r}); stages/importing/facts.py describes the format"
+        ) from None
     return [known.get(key(sample.history, sample.instruction)) for sample in samples]
 
 
