@@ -1,4 +1,4 @@
-"""Wall seconds of a training step on one thread, on all, and on as many as the machine has free.
+"""Wall seconds of a training step on one thread, and on all, which spin or sleep while they wait for each other.
 
     python -m benchmarks.threads            # on a machine that is otherwise quiet
     python -m benchmarks.threads --beside   # with a busy process beside it, which the benchmark starts
@@ -17,19 +17,18 @@ MODES: dict[str, dict[str, str]] = {
     "one thread": {"OMP_NUM_THREADS": "1"},
     "all, spinning while they wait": {"OMP_WAIT_POLICY": "ACTIVE"},
     "all, sleeping while they wait": {"OMP_WAIT_POLICY": "PASSIVE"},
-    "as many as are free": {},
 }
 BASE = Path(__file__).resolve().parent.parent / "data" / "base"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="threads that spin, that sleep, and that make room")
+    parser = argparse.ArgumentParser(description="one thread, and threads that spin or sleep")
     parser.add_argument("--beside", action="store_true", help="with a busy process beside it")
     parser.add_argument("--seconds", type=float, default=8, help="measured of each mode, after a quarter of that")
     parser.add_argument("--mode", choices=MODES, help="this mode alone, in this process")
     arguments = parser.parse_args()
     if arguments.mode:
-        steps = step_seconds(arguments.seconds, adapt=not MODES[arguments.mode])
+        steps = step_seconds(arguments.seconds)
         print(f"{arguments.mode:32}{steps:8.3f} s a step")
         return
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"]) if arguments.beside else None
@@ -44,13 +43,11 @@ def main() -> None:
             busy.wait()
 
 
-def step_seconds(seconds: float, adapt: bool) -> float:
+def step_seconds(seconds: float) -> float:
     """The default's base with the adapter of SFT, 16 samples of 70 tokens: mean wall seconds of a step."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
-
-    from stages.runtime import threads
 
     torch.manual_seed(0)
     base = AutoModelForCausalLM.from_pretrained(BASE, dtype=torch.float32)
@@ -61,8 +58,6 @@ def step_seconds(seconds: float, adapt: bool) -> float:
     while (now := time.monotonic()) - started < warm + seconds or not steps:
         if now - started < warm:
             begun = now
-        if adapt:
-            threads.make_room()
         model(input_ids=ids, labels=ids).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
