@@ -91,7 +91,7 @@ def test_sizes_are_what_their_names_say(name):
 
 
 def test_shell_lines_for_clusters_can_be_parsed():
-    text = (imports.ROOT / "docs/gpu.md").read_text(encoding="utf-8")
+    text = "".join((imports.ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("gpu", "experiments"))
     blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", text, flags=re.S)
     assert any("srun" in block for block in blocks) and any("sbatch" in block for block in blocks)
     for block in blocks:
