@@ -34,9 +34,16 @@ check: setup ## check the parameters, the data and the model before anything tra
 	@python -m stages.check
 
 .PHONY: sft-only
-sft-only: check ## run what needs no preferences: preprocess, base, sft, and the answers of base and sft
+sft-only: check ## run what needs no preferences: preprocess, base, sft, their answers, and the report of these two
 	@python -m stages.recover
 	dvc repro predict@base predict@sft
+	@# in seconds, so outside the graph, whose stages evaluate and report wait for the reward model and PPO
+	python -m stages.evaluate --data data/processed --answers reports/answers --base models/base --sft models/sft \
+		--to reports/evaluation --params params.yaml
+	python -m stages.report --reports reports --page reports/index.html --summary reports/summary.md \
+		--headline reports/metrics.json --environment reports/environment.json --plots reports/plots \
+		--params params.yaml
+	@python -m stages.results
 
 .PHONY: watch
 watch: setup ## follow the stages that train now: newest numbers, and when they will be done
@@ -51,8 +58,8 @@ experiments: setup ## the experiments from this commit: what was changed in each
 	@python -m stages.experiments
 
 .PHONY: seeds
-seeds: check ## train this setting with each of SEEDS="1 2 3 4 5", one after the other: mean, deviation, each seed's value
-	@python -m stages.seeds $(or $(SEEDS),1 2 3 4 5) --to reports/seeds.md
+seeds: check ## train this setting with each of SEEDS="1 2 3 4 5", JOBS=1 at a time: mean, deviation, each seed's value
+	@python -m stages.seeds $(or $(SEEDS),1 2 3 4 5) --jobs $(or $(JOBS),1) --to reports/seeds.md
 
 .PHONY: controls
 controls: check ## did PPO pay? best of n, DPO, PPO for length only and without a critic, judged by a second reward model

@@ -24,7 +24,7 @@ from stages.parameters import SECTIONS
 from stages.preflight import forecast, model
 from stages.runtime import params
 from stages.runtime.command import command
-from stages.runtime.errors import UserError
+from stages.runtime.errors import UserError, printable
 
 GIB = 2**30
 
@@ -62,8 +62,8 @@ def problems(params_file: Path) -> Iterator[str]:
     yield from model.problems(sections)
     try:
         counts = samples(params_file)
-    except (UserError, FileNotFoundError) as error:
-        yield missing_data(sections["data"]) or str(error)
+    except (UserError, OSError) as error:
+        yield missing_data(sections["data"]) or printable(str(error))
         return
     for stage, count in forecast.trained(sections, counts).items():
         epochs = sections[stage].num_train_epochs
@@ -81,8 +81,9 @@ def missing_data(data: Any) -> str | None:
     absent = [str(file) for file in (*files, Path(data.preferences)) if not os.path.isfile(file)]  # noqa: PTH113
     if not absent:
         return None
-    return (
-        f"data.dialogues, data.preferences: {', '.join(absent)}: not there; `make data` fetches the COVID dialogues, "
+    names = ", ".join(name if len(name) <= 100 else f"{name[:99]}…" for name in absent)
+    return printable(
+        f"data.dialogues, data.preferences: {names}: not there; `make data` fetches the COVID dialogues, "
         "data/README.md tells about the rest"
     )
 

@@ -60,8 +60,8 @@ def main(
     # What was found: the models on the same samples, the reward model on held-out pairs, the probes, the curves.
     run = inputs.read(reports, params_file)
     compared = comparison.compare(run, config.bootstrap_samples, seed)
-    rewards = reward_model.measure(run.pairs)
-    probed = probes.measure(run, config.bootstrap_samples, seed)
+    rewards = reward_model.measure(run.pairs) if run.pairs else None
+    probed = probes.measure(run, config.bootstrap_samples, seed) if run.probes else None
     checks = health.checks(run, rewards)
     answers = verdict.answers(run, compared, rewards, probed, checks)
 
@@ -69,10 +69,13 @@ def main(
     drawn = {
         "results": figures.results(run, compared),
         "losses": figures.losses(run, config.smoothing),
-        "behaviour": figures.behaviour(run, config.smoothing),
         "diagnostics": figures.diagnostics(run, config.smoothing),
-        "reward_model": figures.reward_model(run, rewards, config.smoothing),
     }
+    if rewards:
+        drawn |= {
+            "behaviour": figures.behaviour(run, config.smoothing),
+            "reward_model": figures.reward_model(run, rewards, config.smoothing),
+        }
     told = document.content(run, compared, answers, probed, checks, config.title)
     html = document.render(told, run, drawn, get_plotlyjs(), config.language)
     atomic.write_bytes(page, html)

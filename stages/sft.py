@@ -20,8 +20,9 @@ from stages.training.config import TrainingConfig
 
 
 class SftConfig(TrainingConfig):
-    num_train_epochs: params.Epochs = 4
-    learning_rate: params.LearningRate = 6.0e-3
+    num_train_epochs: params.Epochs = 3
+    per_device_train_batch_size: params.BatchSize = 8
+    learning_rate: params.LearningRate = 4.0e-3
     max_source_length: params.Tokens = 256
     """Tokens of history and question; the oldest turns are dropped first, and the question is kept."""
     max_target_length: params.Tokens = 128

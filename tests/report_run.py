@@ -53,7 +53,7 @@ def write(root: Path, count: int = 40, updates: int = 60, pairs: int = 80) -> di
         "sha256": {"test": "ab" * 32},
         "contamination": {"questions": 0.25, "answers": 0.125, "pairs": 0.0, "answers_compared": count},
     })  # fmt: skip
-    put(reports / "evaluation/lineage.json", {"base": {"name": HOSTILE}})
+    put(reports / "evaluation/lineage.json", {"base": {"name": HOSTILE}, "sft": {}, "ppo": {}, "reward": {}})
     for name, (path, columns) in inputs.CURVES.items():
         _curve(reports / path, columns, updates if not name.endswith("_eval") else 8, draw)
     (root / "params.yaml").write_text(PARAMS, encoding="utf-8")

@@ -103,8 +103,7 @@ def run_stages(to: Path, config: Path) -> None:
     stacks = {"base": [], "sft": [to / "sft"], "ppo": [to / "sft", to / "ppo"]}
     for name, adapters in stacks.items():
         predict.main(name, test, to / "base", to / "answers" / f"{name}.jsonl", config, adapters)
-    models = [to / name for name in ("base", "sft", "rm", "ppo")]
-    evaluate.main(to, to / "answers", *models, to=to / "evaluation", params_file=config)
+    evaluate.main(to, to / "answers", to / "base", to / "sft", to / "evaluation", config, to / "rm", to / "ppo")
 
 
 def prompts(tokenizer):

@@ -128,6 +128,12 @@ def test_a_local_model(checkout: Path) -> None:
     assert "evaluate.max_source_length + evaluate.max_target_length is 513, and the model reads at most 512" in length
 
 
+@pytest.mark.parametrize("name", ["absent", "~/model", "a/b/c"])
+def test_neither_a_folder_nor_an_id_on_the_hub(name: str) -> None:
+    (line,) = found({"model": {"name": name}})
+    assert line == f"model.name: {name} is not `tiny`, an existing folder, or a hub id owner/name"
+
+
 def test_a_disk_without_room_for_the_model(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_models.write_base(checkout / "model")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(9, 9, 9))  # type: ignore[attr-defined]
@@ -148,9 +154,9 @@ def template(model: Path, text: str) -> None:
     (model / "chat_template.jinja").write_text(text)
 
 
-def vocabulary(model: Path, size: int) -> None:
+def configure(model: Path, **changed: Any) -> None:
     config = json.loads((model / "config.json").read_text())
-    (model / "config.json").write_text(json.dumps(config | {"vocab_size": size}))
+    (model / "config.json").write_text(json.dumps(config | changed))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +167,7 @@ def vocabulary(model: Path, size: int) -> None:
         (partial(index, name="../outside.safetensors"), "names ../outside.safetensors, which is not a file of this"),
         (partial(template, text="{{ eos_token }}ask away"), "its chat template leaves the question out of the prompt"),
         (partial(template, text="{{ messages[0].nothing.more }}"), "its chat template fails on a question: "),
-        (partial(vocabulary, size=100), "and its embedding 100 rows: they are not of one model"),
+        (partial(configure, vocab_size=100), "and its embedding 100 rows: they are not of one model"),
         (lambda model: (model / "tokenizer.json").unlink(), "model.name: model can't be loaded: "),
     ],
 )
@@ -174,5 +180,10 @@ def test_a_damaged_local_model(checkout: Path, damage: Callable[[Path], None], m
 
 
 def test_a_name_that_no_file_can_have() -> None:
-    (line,) = found({"data": {"preferences": "x" * 300}})
-    assert line.startswith("data.dialogues, data.preferences: xxx") and ": not there" in line
+    (line,) = found({"data": {"dialogues": "x" * 9999, "preferences": "x" * 300}})
+    assert line.startswith("data.dialogues, data.preferences: xxx") and ": not there" in line and len(line) < 800
+
+
+def test_a_name_that_a_terminal_would_obey_is_shown() -> None:
+    (line,) = found({"data": {"dialogues": "\x1b[31m"}})
+    assert r"\x1b[31m/train_data.json" in line and line.isprintable()

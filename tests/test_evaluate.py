@@ -59,8 +59,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Evaluated:
             {"predict": text, "tokens": 1 + len(text), "eos": ended} for text, ended in answers
         ])  # fmt: skip
     config = write_params(top, {"evaluate": {"tokens_per_batch": 100}})
-    folders = [top / name for name in ("data", "answers", "base", "sft", "rm", "ppo", "out")]
-    evaluate.main(*folders, params_file=config)
+    data, answers, base, sft, to = (top / name for name in ("data", "answers", "base", "sft", "out"))
+    evaluate.main(data, answers, base, sft, to, config, top / "rm", top / "ppo")
     names = (*ANSWERS, "retrieval")
     return Evaluated(
         top,
@@ -183,11 +183,33 @@ def test_lineage_and_environment_are_recorded(run):
     assert "threads" in json.loads((run.top / "out/environment.json").read_text(encoding="utf-8"))
 
 
+def test_without_preferences_the_texts_alone_are_measured(run, tmp_path, capsys):
+    """The data then hold no pairs, and there are no answers of PPO."""
+    for name in ("test", "train", "facts"):
+        put(tmp_path / f"data/{name}.jsonl", get(run.top / f"data/{name}.jsonl"))
+    for name in ("base", "sft"):
+        put(tmp_path / f"answers/{name}.jsonl", get(run.top / f"answers/{name}.jsonl"))
+    data, answers, to = (tmp_path / name for name in ("data", "answers", "out"))
+    base, sft, config = (run.top / name for name in ("base", "sft", "params.yaml"))
+    evaluate.main(data, answers, base, sft, to, config)
+    names = ("base", "sft", "retrieval")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "lineage.json", "environment.json", *(f"{name}.jsonl" for name in names)
+    }  # fmt: skip
+    for name in names:
+        without = [{key: value for key, value in row.items() if key != "reward"} for row in run.numbers[name]]
+        assert get(tmp_path / f"out/{name}.jsonl") == without
+    assert set(json.loads((tmp_path / "out/lineage.json").read_text(encoding="utf-8"))) == {"base", "sft"}
+    with pytest.raises(SystemExit):
+        evaluate.main(data, answers, base, sft, to, config, ppo=run.top / "ppo")
+    assert "--rm and --ppo belong together" in capsys.readouterr().err
+
+
 def test_answers_and_facts_must_be_those_of_the_test_split(run, tmp_path, capsys):
     def ending(data, answers):
-        models = [run.top / name for name in ("base", "sft", "rm", "ppo")]
+        base, sft, rm, ppo = (run.top / name for name in ("base", "sft", "rm", "ppo"))
         with pytest.raises(SystemExit):
-            evaluate.main(data, answers, *models, to=tmp_path / "out", params_file=run.top / "params.yaml")
+            evaluate.main(data, answers, base, sft, tmp_path / "out", run.top / "params.yaml", rm, ppo)
         return capsys.readouterr().err
 
     for name in ANSWERS:

@@ -129,7 +129,7 @@ def test_answers_are_found_sorted_and_linked(browser, options):
     assert browser.run("document.querySelector('.detail h3').textContent") == "Question 4"
     shown = browser.run("document.querySelector('.question .text').textContent")
     assert shown == HOSTILE.replace("\ud83d", "?") and browser.run("window.injected") is None
-    assert browser.run("document.querySelectorAll('.three article').length") == 3
+    assert browser.run("document.querySelectorAll('.models article').length") == 3
 
     def search(text):
         browser.run(SET % ("[type=search]", text, "input"))
@@ -152,9 +152,9 @@ def test_answers_are_found_sorted_and_linked(browser, options):
     browser.run("document.querySelectorAll('.step')[1].focus()")
     for kind in ("keyDown", "keyUp"):
         browser.ask("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", text="\r", windowsVirtualKeyCode=13)
-    browser.run("new Promise(r => (f = () => document.querySelector('.three .none') ? r() : setTimeout(f, 20))())")
+    browser.run("new Promise(r => (f = () => document.querySelector('.models .none') ? r() : setTimeout(f, 20))())")
     assert browser.run("document.activeElement.textContent") == "Next"
-    assert browser.run("document.querySelector('.three .none').textContent") == "(empty answer)"
+    assert browser.run("document.querySelector('.models .none').textContent") == "(empty answer)"
     assert browser.complaints() == []
 
 
@@ -179,16 +179,16 @@ def test_what_ppo_changed_is_marked(browser, options):
     """The marked characters are what is left of PPO's answer when a longest common subsequence is taken out."""
     browser.open(f"{options['page'].as_uri()}#sample-9")
     sft, ppo, marked = browser.run(
-        "['.three article:nth-child(2) .text', '.three article:nth-child(3) .text'].map(s => "
+        "['.models article:nth-child(2) .text', '.models article:nth-child(3) .text'].map(s => "
         "document.querySelector(s).textContent).concat([[...document.querySelectorAll("
-        "'.three article:nth-child(3) .text ins')].map(i => i.textContent).join('')])"
+        "'.models article:nth-child(3) .text ins')].map(i => i.textContent).join('')])"
     )
     kept = browser.run(
-        "[...document.querySelector('.three article:nth-child(3) .text').childNodes]"
+        "[...document.querySelector('.models article:nth-child(3) .text').childNodes]"
         ".filter(n => n.nodeType === 3).map(n => n.data).join('')"
     )
     assert sorted(kept + marked) == sorted(ppo) and len(kept) == common(sft, ppo) > 0 and marked
-    assert browser.run("document.querySelectorAll('.three article:nth-child(-n+2) ins').length") == 0
+    assert browser.run("document.querySelectorAll('.models article:nth-child(-n+2) ins').length") == 0
 
 
 def common(one, other):

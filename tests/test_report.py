@@ -247,6 +247,34 @@ def test_facts_are_shown_where_there_are_any(options, tmp_path):
     assert "Facts" not in options["summary"].read_text(encoding="utf-8")
 
 
+def test_a_run_without_preferences_has_a_report_of_base_and_sft(options, tmp_path):
+    """What `evaluate` leaves then: no rewards, no PPO, nothing of the reward model."""
+    run = copy(options, tmp_path)
+    reports = run["reports"]
+    for gone in ("rm", "ppo", "answers/ppo.jsonl", "evaluation"):
+        path = reports / gone
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    for model in ("base", "sft", BASELINE):
+        rows = get(options["reports"] / f"evaluation/{model}.jsonl")
+        put(reports / f"evaluation/{model}.jsonl", [{k: v for k, v in row.items() if k != "reward"} for row in rows])
+    put(reports / "evaluation/lineage.json", {"base": {}, "sft": {}})
+    main(**run)
+    summary, whole = (each["summary"].read_text(encoding="utf-8") for each in (run, options))
+    assert [line for line in summary.splitlines() if "Did SFT help" in line] == [
+        line for line in whole.splitlines() if "Did SFT help" in line
+    ]
+    assert "PPO" not in summary and "eward" not in summary and summary.count("- **") == 2
+    assert "| Metric | Base | SFT | Nearest question |\n" in summary and "| Metric | Base → SFT |\n" in summary
+    page = run["page"].read_text(encoding="utf-8").split('<script type="application/json" id="words">')[0]
+    assert "no reward model and no PPO" in page and 'id="reward-model"' not in page and 'id="figure-ppo' not in page
+    headline, of_all = (json.loads(each["headline"].read_text(encoding="utf-8")) for each in (run, options))
+    assert list(headline) == ["sft", "base", BASELINE, "eval_loss"]
+    assert headline["sft"] == {k: v for k, v in of_all["sft"].items() if k not in ("reward", "distinct-2")} | {
+        "distinct-2": headline["sft"]["distinct-2"]  # drawn anew: PPO's answers no longer bound the draws
+    }
+    assert (run["plots"] / "ppo.csv").read_text(encoding="utf-8").count("\n") == 1
+
+
 def test_different_environments_are_told(options, tmp_path):
     kept = json.loads(options["environment"].read_text(encoding="utf-8"))
     assert kept == {

@@ -90,5 +90,5 @@ def run_predict(top: Path, to: Path) -> None:
 
 def run_evaluate(top: Path, to: Path) -> None:
     evaluate.main(
-        top, to / "answers", top / "base", top / "sft", top / "rm", to / "ppo", to / "evaluation", top / "params.yaml"
+        top, to / "answers", top / "base", top / "sft", to / "evaluation", top / "params.yaml", top / "rm", to / "ppo"
     )

@@ -18,7 +18,7 @@ class Decoding(Section):
     """Keep the k most likely tokens; 0 keeps all."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 0.7
     """Keep the most likely tokens that together have this much probability; 1 keeps all."""
-    repetition_penalty: Annotated[float, Field(gt=0, le=100)] = 1.0
+    repetition_penalty: Annotated[float, Field(ge=0.1, le=100)] = 1.0
     """Above 1, lowers the logits of the answer's own tokens (Keskar et al. 2019); 1 does nothing."""
 
 

@@ -14,6 +14,7 @@ from stages.generation import graphs, sampling
 from stages.generation.decoding import Decoding
 from stages.generation.steps import Steps
 from stages.models import forward, sharding
+from stages.runtime import threads
 
 CHECK = 8
 """Tokens between two looks at which rows have ended."""
@@ -91,6 +92,7 @@ def decode(
         ended |= torch.isin(chosen, ends)
         last = step + 1 == limit
         if last or (step + 1) % CHECK == 0:
+            threads.make_room()
             done = ended.cpu() | last
             for row in done.nonzero().squeeze(1).tolist():
                 answer = cut(tokens[row, : step + 1].tolist(), eos)

@@ -244,7 +244,7 @@ def check_name(model: ModelConfig) -> None:
     if model.name == TINY:
         return
     if not local.is_dir():
-        if "/" not in model.name or model.name.startswith((".", "/", "~")):
+        if model.name.count("/") != 1 or model.name.startswith((".", "/", "~")):
             raise UserError(f"model.name: {model.name} is not `{TINY}`, an existing folder, or a hub id owner/name")
         return
     if not (local / "config.json").is_file():

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from stages.runtime import threads
+
 
 class Batch(NamedTuple):
     """Prompts, each followed by its response, padded on the right."""
@@ -59,6 +61,7 @@ def batches(
 ) -> Iterator[tuple[list[int], Batch]]:
     """The rows of each batch of the plan, and the batch; without any rows, one to keep step with other processes."""
     for rows in plan:
+        threads.make_room()
         chosen = rows or [0]
         yield rows, to_batch([prompts[i] for i in chosen], [responses[i] for i in chosen], pad, device)
 

@@ -1,28 +1,29 @@
 // The answer browser: a list to search and sort, and one question with its answers. The address after # names it.
 
-const MODELS = ["base", "sft", "ppo"];
 const PAGE = 100; // entries of the list that are made at once
 
-const { texts, metrics, samples: packed } = read("samples"); // a metric: [key, name, digits, scale]
+const { texts, models, metrics, samples: packed } = read("samples"); // a metric: [key, name, digits, scale]
 const samples = packed.map(([history, question, reference, outputs, numbers], index) => ({
   number: index + 1,
   history: history.map((at) => texts[at]),
   question: texts[question],
   reference: texts[reference],
-  answers: MODELS.map((model, m) => ({
+  answers: models.map((model, m) => ({
     model,
     text: texts[outputs[m]],
     ...Object.fromEntries(metrics.map(([key], n) => [key, numbers[m][n]])),
   })),
 }));
-const [BASE, SFT, PPO] = [0, 1, 2];
+const [BASE, SFT, PPO] = [0, 1, 2]; // without preferences there is no PPO
 const sorts = {
   order: null,
   gain_sft: (s) => s.answers[SFT]["rouge-l"] - s.answers[BASE]["rouge-l"],
-  gain_ppo: (s) => s.answers[PPO]["rouge-l"] - s.answers[SFT]["rouge-l"],
-  longer: (s) => s.answers[PPO].response_length - s.answers[SFT].response_length,
-  reward: (s) => s.answers[PPO].reward,
-  reward_gain: (s) => s.answers[PPO].reward - s.answers[SFT].reward,
+  ...(models[PPO] && {
+    gain_ppo: (s) => s.answers[PPO]["rouge-l"] - s.answers[SFT]["rouge-l"],
+    longer: (s) => s.answers[PPO].response_length - s.answers[SFT].response_length,
+    reward: (s) => s.answers[PPO].reward,
+    reward_gain: (s) => s.answers[PPO].reward - s.answers[SFT].reward,
+  }),
 };
 
 const place = document.getElementById("browser");
@@ -161,7 +162,7 @@ function additions(before, after) {
 
 // The questions of the list as a CSV file.
 function save() {
-  const columns = MODELS.flatMap((model) => [model, ...metrics.map(([key]) => `${model}.${key}`)]);
+  const columns = models.flatMap((model) => [model, ...metrics.map(([key]) => `${model}.${key}`)]);
   const rows = found.map((s) => [
     s.number, s.history.join("\n"), s.question, s.reference,
     ...s.answers.flatMap((a) => [a.text, ...metrics.map(([key]) => a[key])]),
@@ -190,7 +191,7 @@ function show() {
   parts.push(
     make("h4", {}, say("browser.question")), make("div", { class: "quote question" }, spoken(sample.question)),
     make("h4", {}, say("browser.reference")), make("div", { class: "quote reference" }, spoken(sample.reference)),
-    make("div", { class: "three" }, ...sample.answers.map((a) => answer(a, sample))),
+    make("div", { class: "models", style: `--models: ${models.length}` }, ...sample.answers.map((a) => answer(a, sample))),
   );
   detail.replaceChildren(...parts);
   detail.querySelectorAll(".step")[stepped]?.focus(); // so that Next, Next, Next works from the keyboard

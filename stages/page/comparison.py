@@ -4,20 +4,19 @@ from typing import NamedTuple
 
 from stages.metrics import bootstrap
 from stages.metrics.bootstrap import Interval
-from stages.metrics.definitions import BASELINE, CONTRASTS, METRICS, MODELS, Metric
+from stages.metrics.definitions import BASELINE, CONTRASTS, METRICS, Metric
 from stages.metrics.diversity import Distinct2
 from stages.metrics.multiple import holm
 from stages.page.inputs import Run
 
 Contrast = tuple[str, str]
-COMPARED = (*MODELS, BASELINE)
 
 
 class Comparison(NamedTuple):
     metrics: list[Metric]
     """Those that this run has."""
     values: dict[str, dict[str, Interval]]
-    """Model or baseline, metric name → value with its interval, in the unit shown."""
+    """Model, and the baseline last; metric name → value with its interval, in the unit shown."""
     differences: dict[Contrast, dict[str, Interval]]
     """(before, after), metric name → mean paired difference, after − before."""
     significant: set[tuple[Contrast, str]]
@@ -29,9 +28,11 @@ class Comparison(NamedTuple):
 def compare(run: Run, draws: int, seed: int) -> Comparison:
     """Compare the models by a paired bootstrap over the dialogues of the test split."""
     dialogues = run.dialogues
-    texts = {model: [sample.predicts[model] for sample in run.samples] for model in COMPARED}
+    compared = (*run.models, BASELINE)
+    contrasts = [pair for pair in CONTRASTS if set(pair) <= set(run.models)]
+    texts = {model: [sample.predicts[model] for sample in run.samples] for model in compared}
     distinct = Distinct2(texts, dialogues)
-    metrics = [m for m in METRICS if m.whole_set or all(m.key in run.scores[model] for model in COMPARED)]
+    metrics = [m for m in METRICS if m.whole_set or all(m.key in run.scores[model] for model in compared)]
 
     def value(model: str, metric: Metric) -> Interval:
         if metric.whole_set:
@@ -47,11 +48,11 @@ def compare(run: Run, draws: int, seed: int) -> Comparison:
         first, second = run.scores[before][metric.key], run.scores[after][metric.key]
         return bootstrap.difference(first, second, dialogues, draws, seed, bounds).scaled(metric.scale)
 
-    differences = {pair: {metric.name: difference(*pair, metric) for metric in metrics} for pair in CONTRASTS}
+    differences = {pair: {metric.name: difference(*pair, metric) for metric in metrics} for pair in contrasts}
     p_values = {(pair, name): found.p for pair, each in differences.items() for name, found in each.items()}
     return Comparison(
         metrics=metrics,
-        values={model: {metric.name: value(model, metric) for metric in metrics} for model in COMPARED},
+        values={model: {metric.name: value(model, metric) for metric in metrics} for model in compared},
         differences=differences,
         significant={(pair, name) for pair, name in holm(p_values) if differences[pair][name].beyond_chance},
         distinct_size=distinct.size,

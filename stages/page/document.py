@@ -45,15 +45,22 @@ POLICY = (
 
 
 def content(
-    run: Run, comparison: Comparison, answers: list[Answer], probes: Probes, checks: list[Check], title: str | None
+    run: Run,
+    comparison: Comparison,
+    answers: list[Answer],
+    probes: Probes | None,
+    checks: list[Check],
+    title: str | None,
 ) -> dict[str, Any]:
     """What page and summary tell in words and tables."""
     data = run.params["data"]
     setup = {"model": run.params["model"]["name"], "dialogues": data["dialogues"], "preferences": data["preferences"]}
+    without = "" if probes else "-sft"
     published = "page.interval-published" if reference_results.comparable(run.documents["data"]) else "page.interval"
     return {
         "title": title or Sentence("page.title", {"data": Path(data["dialogues"]).name}),
-        "setup": Sentence("run.setup", setup | {"seed": str(run.params["seed"])}),
+        "lead": Sentence(f"page.lead{without}"),
+        "setup": Sentence(f"run.setup{without}", setup | {"seed": str(run.params["seed"])}),
         "count": len(run.samples),
         "answers": answers,
         "scores": tables.scores(run, comparison),
@@ -64,7 +71,9 @@ def content(
             "ppo": findings.ppo(probes),
             "rewards": tables.probes(probes, run.closing),
             "phrases": tables.picked_up(probes),
-        },
+        }
+        if probes
+        else None,
         "health": tables.health(checks),
         "contamination": tables.contamination(run),
         "mixed_environments": environments.warning(run.environments),
@@ -78,7 +87,8 @@ def render(told: dict[str, Any], run: Run, figures: dict[str, list[Figure]], plo
 
     Args:
         told: what `content` gave.
-        figures: by section: `results`, `losses`, `behaviour`, `diagnostics`, `reward_model`.
+        figures: by section: `results`, `losses`, `behaviour`, `diagnostics`, `reward_model`; those of PPO and of the
+            reward model are left out where there are none.
         plotly: plotly's JavaScript.
     """
     script = "(() => {\n" + "\n".join(_asset(name) for name in SCRIPTS) + "})();\n"

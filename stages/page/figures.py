@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from stages.metrics.definitions import BASELINE, MODELS
+from stages.metrics.definitions import BASELINE
 from stages.page import reference_results
-from stages.page.comparison import COMPARED, Comparison
+from stages.page.comparison import Comparison
 from stages.page.formats import fixed, percent, span
 from stages.page.i18n import Sentence
 from stages.page.inputs import Columns, Run, known
@@ -47,20 +47,24 @@ class Figure(NamedTuple):
 
 
 def results(run: Run, comparison: Comparison) -> list[Figure]:
-    return [_rouge(run, comparison), _length(run, comparison), _lengths(run)]
+    length = [_length(run, comparison)] if run.pairs else []
+    return [_rouge(run, comparison), *length, _lengths(run)]
 
 
 def losses(run: Run, smoothing: bool) -> list[Figure]:
     """The tutorial's training curves."""
+    comparable = _comparable(run)
     sft = {"loss": fixed(reference_results.SFT_EVAL_LOSS, 1), "steps": str(reference_results.SFT_STEPS)}
+    of_sft = Figure("sft-loss", [_loss(run, "sft", smoothing)], Sentence("published.sft", sft) if comparable else None)
+    if not run.pairs:
+        return [of_sft]
     rm = {"loss": fixed(reference_results.RM_EVAL_LOSS, 3), "steps": str(reference_results.RM_STEPS)}
     start, end = reference_results.PPO_REWARD
     ppo = {"start": fixed(start, 2), "end": fixed(end, 2), "steps": str(reference_results.PPO_STEPS)}
     loss = _over(run.curves["ppo"], "loss", "axis.loss", "ppo", smoothing)
     reward = _over(run.curves["ppo"], "score", "axis.reward", "ppo", smoothing)
-    comparable = _comparable(run)
     return [
-        Figure("sft-loss", [_loss(run, "sft", smoothing)], Sentence("published.sft", sft) if comparable else None),
+        of_sft,
         Figure("rm-loss", [_loss(run, "rm", smoothing)], Sentence("published.rm", rm) if comparable else None),
         Figure("ppo-loss", [loss]),
         Figure("ppo-reward", [reward], Sentence("published.ppo", ppo) if comparable else None),
@@ -86,21 +90,24 @@ def behaviour(run: Run, smoothing: bool) -> list[Figure]:
 
 def diagnostics(run: Run, smoothing: bool) -> list[Figure]:
     """For those who look for what went wrong."""
-    ppo = run.curves["ppo"]
-    names = ("policy_loss", "value_loss", "explained_variance", "clip_fraction", "approx_kl", "ratio", "grad_norm")
-    panels = [_over(ppo, name, f"axis.{name}", "ppo", smoothing, title=f"panel.{name}") for name in names]
-    panels.append(_over(ppo, "kl_k3", "axis.kl", "ppo", smoothing, title="panel.kl_k3"))
-    panels.append(_over(ppo, "score_std", "axis.reward", "ppo", smoothing, title="panel.score_std"))
-    panels.append(_over(ppo, "learning_rate", "axis.learning_rate", "ppo", False, title="panel.learning_rate"))
-    found = [Figure("ppo-diagnostics", panels, wide=True)]
+    found = [_ppo_diagnostics(run.curves["ppo"], smoothing)] if run.pairs else []
     for stage in ("base", "sft", "rm"):
-        curve = run.curves[stage]
+        curve = run.curves.get(stage, {"step": []})
         if curve["step"]:
             norm = _over(curve, "grad_norm", "axis.grad_norm", stage, smoothing, title="panel.grad_norm")
             rate = _over(curve, "learning_rate", "axis.learning_rate", stage, False, title="panel.learning_rate")
             loss = [_loss(run, stage, smoothing)._replace(title="panel.loss")] if stage == "base" else []
             found.append(Figure(f"{stage}-diagnostics", [*loss, norm, rate], wide=True))
     return found
+
+
+def _ppo_diagnostics(ppo: Columns, smoothing: bool) -> Figure:
+    names = ("policy_loss", "value_loss", "explained_variance", "clip_fraction", "approx_kl", "ratio", "grad_norm")
+    panels = [_over(ppo, name, f"axis.{name}", "ppo", smoothing, title=f"panel.{name}") for name in names]
+    panels.append(_over(ppo, "kl_k3", "axis.kl", "ppo", smoothing, title="panel.kl_k3"))
+    panels.append(_over(ppo, "score_std", "axis.reward", "ppo", smoothing, title="panel.score_std"))
+    panels.append(_over(ppo, "learning_rate", "axis.learning_rate", "ppo", False, title="panel.learning_rate"))
+    return Figure("ppo-diagnostics", panels, wide=True)
 
 
 def reward_model(run: Run, found: RewardModel, smoothing: bool) -> list[Figure]:
@@ -121,8 +128,8 @@ def _comparable(run: Run) -> bool:
 def _rouge(run: Run, comparison: Comparison) -> Figure:
     metrics = {"rouge-1": "ROUGE-1", "rouge-2": "ROUGE-2", "rouge-l": "ROUGE-L"}
     traces = []
-    for model in COMPARED:
-        values = [comparison.values[model][metric] for metric in metrics]
+    for model, found in comparison.values.items():
+        values = [found[metric] for metric in metrics]
         color = "muted" if model == BASELINE else model
         traces.append(_bar(color, f"model.{model}", list(metrics.values()), values, group=model))
     for model in ("base", "sft") if _comparable(run) else ():
@@ -132,8 +139,14 @@ def _rouge(run: Run, comparison: Comparison) -> Figure:
         traces.append(
             _trace("published", model, "chart.published", list(metrics.values()), numbers, group=model, unlisted=hidden)
         )
-    alt = {model: fixed(comparison.values[model]["rouge-l"].value, 2) for model in MODELS}
+    alt = _by_model({model: fixed(comparison.values[model]["rouge-l"].value, 2) for model in run.models})
     return Figure("rouge", [Panel("axis.none", "axis.score", traces, Sentence("alt.rouge", alt))])
+
+
+def _by_model(values: Mapping[str, str]) -> dict[str, list[Sentence]]:
+    """`models` of a description of a figure: each one's name, or the doctor's, and its value."""
+    label = {name: Sentence("chart.doctor" if name == "doctor" else f"model.{name}") for name in values}
+    return {"models": [Sentence("alt.model", {"model": label[name], "value": value}) for name, value in values.items()]}
 
 
 def _length(run: Run, comparison: Comparison) -> Figure:
@@ -158,7 +171,7 @@ NAMES = {"names": True}  # the categories of the x axis are dictionary keys
 
 
 def _lengths(run: Run) -> Figure:
-    lengths = {model: known(run.scores[model]["response_length"]) for model in MODELS}
+    lengths = {model: known(run.scores[model]["response_length"]) for model in run.models}
     lengths["doctor"] = [float(len(sample.label)) for sample in run.samples]
     # The longest hundredth shares the last bar: one endless answer must not squeeze the rest into a corner.
     top = float(np.quantile(np.concatenate(list(lengths.values())), 0.99))
@@ -170,7 +183,7 @@ def _lengths(run: Run) -> Figure:
         share = [*(counts / len(values)), 0.0]
         label = "chart.doctor" if name == "doctor" else f"model.{name}"
         traces.append(_trace("outline", name, label, edges.tolist(), share))
-    alt = {name: fixed(float(np.median(values)), 0) for name, values in lengths.items()}
+    alt = _by_model({name: fixed(float(np.median(values)), 0) for name, values in lengths.items()})
     panel = Panel("axis.characters", "axis.share", traces, Sentence("alt.lengths", alt), SHARE)
     return Figure("lengths", [panel], wide=True)
 
@@ -233,7 +246,7 @@ def _blocks(values: Sequence[float | None]) -> list[float | None]:
 def _reward_length(run: Run) -> Figure:
     samples = _thin(list(range(1, len(run.samples) + 1)))
     traces, found = [], {}
-    for model in MODELS:
+    for model in run.models:
         length, reward = known(run.scores[model]["response_length"]), known(run.scores[model]["reward"])
         found[model] = fixed(correlation(length, reward), 2)
         traces.append(_trace("points", model, f"model.{model}", length, reward, samples=samples))

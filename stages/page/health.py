@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from stages.page.formats import fixed, percent
 from stages.page.i18n import Sentence
-from stages.page.inputs import Run
+from stages.page.inputs import TRAINED, Run
 from stages.page.reward_model import RewardModel
 from stages.page.smoothing import ends
 
@@ -29,16 +29,17 @@ class Check(NamedTuple):
     found: Sentence
 
 
-def checks(run: Run, reward_model: RewardModel) -> list[Check]:
+def checks(run: Run, reward_model: RewardModel | None) -> list[Check]:
     """The checks that this run's curves allow, in the order of the stages."""
+    found = [_finite(run), _falls(run, "sft"), _overfit(run, "sft")]
+    if reward_model:
+        found += [_falls(run, "rm"), _overfit(run, "rm"), _above_chance(reward_model), *_ppo(run)]
+    return [check for check in found if check]
+
+
+def _ppo(run: Run) -> list[Check | None]:
     ppo = run.curves["ppo"]
-    found = [
-        _finite(run),
-        _falls(run, "sft"),
-        _overfit(run, "sft"),
-        _falls(run, "rm"),
-        _overfit(run, "rm"),
-        _above_chance(reward_model),
+    return [
         _ends("reward", ppo["score"], 3, lambda start, end: end > start),
         _ends("kl", ppo["kl"], 3, lambda start, end: end > -0.05),
         _ends("entropy", ppo["entropy"], 3, lambda start, end: end >= ENTROPY_KEPT * start),
@@ -49,11 +50,10 @@ def checks(run: Run, reward_model: RewardModel) -> list[Check]:
         _mean("ratio", ppo["ratio"], lambda mean: abs(mean - 1) <= RATIO_OFF),
         _ends("value", ppo["explained_variance"], 2, lambda start, end: end > 0),
     ]
-    return [check for check in found if check]
 
 
 def _finite(run: Run) -> Check:
-    gaps = sum(run.curves[name]["loss"].count(None) for name in ("base", "sft", "rm", "ppo"))
+    gaps = sum(run.curves[name]["loss"].count(None) for name in TRAINED if name in run.curves)
     return Check("finite", gaps == 0, Sentence("found.gaps", {"count": str(gaps)}))
 
 

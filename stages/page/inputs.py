@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,7 +60,7 @@ class Run(NamedTuple):
     scores: dict[str, Columns]
     """Model or baseline → by a metric's key one number per sample, None where nothing is known of it."""
     pairs: dict[str, list[float]]
-    """Held-out preference pairs: `PAIR` → one number per pair."""
+    """Held-out preference pairs: `PAIR` → one number per pair. Empty without a reward model, as are the next three."""
     probes: dict[str, list[float]]
     """`PROBES`, and `CLOSING` where there is one → one number per sample."""
     pair_probes: dict[str, list[float]]
@@ -75,44 +75,57 @@ class Run(NamedTuple):
     params: dict[str, Any]
 
     @property
+    def models(self) -> list[str]:
+        """All three, or without preferences base and sft."""
+        return [model for model in MODELS if model in self.scores]
+
+    @property
     def dialogues(self) -> list[int]:
         return [sample.dialogue for sample in self.samples]
 
 
 def read(reports: Path, params: Path) -> Run:
-    """Read every file that a whole run leaves.
+    """Read every file that a run leaves, a whole one or one without preferences, as the lineage of `evaluate` tells.
 
     Raises:
         UserError: a file breaks off, lacks a key, or does not belong to the same samples as its neighbour.
         FileNotFoundError: a file is missing.
     """
     evaluation = reports / "evaluation"
-    samples = _samples(reports / "answers")
-    scores = {model: _scores(evaluation / f"{model}.jsonl", len(samples)) for model in MODELS}
-    scores[BASELINE] = _scores(evaluation / f"{BASELINE}.jsonl", len(samples))
+    lineage = _object(evaluation / "lineage.json")
+    whole = "reward" in lineage
+    models = [model for model in MODELS if whole or model != "ppo"]
+    trained = [stage for stage in TRAINED if whole or stage in models]
+    samples = _samples(reports / "answers", models)
+    scores = {model: _scores(evaluation / f"{model}.jsonl", len(samples), whole) for model in (*models, BASELINE)}
     for sample, (_, row) in zip(samples, _lines(evaluation / f"{BASELINE}.jsonl", ("predict",)), strict=True):
         sample.predicts[BASELINE] = row["predict"]
-    for model in MODELS:
+    for model in models:
         for sample, (_, row) in zip(samples, _lines(evaluation / f"{model}.jsonl", ()), strict=True):
             if "displayed" in row:
                 sample.displayed[model] = row["displayed"]
-    closing = str(_object(evaluation / "probes.json", ("closing",))["closing"])
+    closing = str(_object(evaluation / "probes.json", ("closing",))["closing"]) if whole else ""
+    probes = PROBES + (CLOSING if closing else ())
     return Run(
         samples=samples,
         scores=scores,
-        pairs=_table(reports / "rm/scores.jsonl", PAIR),
-        probes=_table(evaluation / "probes.jsonl", PROBES + (CLOSING if closing else ()), len(samples)),
-        pair_probes=_table(evaluation / "pairs.jsonl", PAIR_PROBES),
+        pairs=_table(reports / "rm/scores.jsonl", PAIR) if whole else {},
+        probes=_table(evaluation / "probes.jsonl", probes, len(samples)) if whole else {},
+        pair_probes=_table(evaluation / "pairs.jsonl", PAIR_PROBES) if whole else {},
         closing=closing,
-        curves={name: _curve(reports / path, columns) for name, (path, columns) in CURVES.items()},
+        curves={
+            name: _curve(reports / path, columns)
+            for name, (path, columns) in CURVES.items()
+            if Path(path).parent.name in trained
+        },
         documents={
-            "lineage": _object(evaluation / "lineage.json"),
+            "lineage": lineage,
             "data": _object(reports / "data" / "metrics.json"),
-            **{f"train_{stage}": _object(reports / stage / "metrics.json") for stage in TRAINED},
+            **{f"train_{stage}": _object(reports / stage / "metrics.json") for stage in trained},
         },
         environments={
             stage: _object(path)
-            for stage in (*TRAINED, "evaluation")
+            for stage in (*trained, "evaluation")
             if (path := reports / stage / "environment.json").is_file()
         },
         params=read_yaml(params),
@@ -127,9 +140,9 @@ def known(column: Column) -> list[float]:
 AGAIN = "run `dvc repro` so that both come from one run"
 
 
-def _samples(folder: Path) -> list[Sample]:
+def _samples(folder: Path, models: Sequence[str]) -> list[Sample]:
     found: list[Sample] = []
-    for model in MODELS:
+    for model in models:
         path = folder / f"{model}.jsonl"
         count = 0
         for line, row in _lines(path, ("history", "instruction", "label", "predict")):
@@ -149,17 +162,18 @@ def _samples(folder: Path) -> list[Sample]:
     return found
 
 
-def _scores(path: Path, samples: int) -> Columns:
+def _scores(path: Path, samples: int, rewarded: bool) -> Columns:
     """One column per metric of single answers; an optional metric that is in no row has none."""
     rows = list(_lines(path, ()))
     _check_count(path, len(rows), samples)
     columns: Columns = {}
     for metric in METRICS:
-        if metric.whole_set or (metric.optional and not any(metric.key in row for _, row in rows)):
+        optional = metric.optional or (metric.key == "reward" and not rewarded)
+        if metric.whole_set or (optional and not any(metric.key in row for _, row in rows)):
             continue
         columns[metric.key] = []
         for line, row in rows:
-            if metric.key not in row and not metric.optional:
+            if metric.key not in row and not optional:
                 raise UserError(f"{path}, line {line}: key `{metric.key}` is missing; {AGAIN}")
             known = metric.key in row
             columns[metric.key].append(_number(path, line, metric.key, row[metric.key]) if known else None)

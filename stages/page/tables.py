@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from stages.metrics.bootstrap import Interval
 from stages.metrics.definitions import CONTRASTS, Metric
 from stages.page import reference_results
-from stages.page.comparison import COMPARED, Comparison, Contrast
+from stages.page.comparison import Comparison, Contrast
 from stages.page.formats import MISSING, fixed, percent, span
 from stages.page.health import Check
 from stages.page.i18n import Sentence
@@ -37,22 +37,25 @@ def scores(run: Run, comparison: Comparison) -> Table:
     published = reference_results.comparable(run.documents["data"])
     rows = []
     for metric in comparison.metrics:
-        cells = [_value(comparison.values[model][metric.name], metric) for model in COMPARED]
+        cells = [_value(comparison.values[model][metric.name], metric) for model in comparison.values]
         if published:
             cells.append(Cell(_published(metric) or MISSING))
         rows.append([Cell(Sentence(f"metric.{metric.name}")), *cells])
-    head = _head("metric") + [Sentence(f"model.{model}") for model in COMPARED]
+    head = _head("metric") + [Sentence(f"model.{model}") for model in comparison.values]
     return Table("scores", head + (_head("published") if published else []), rows)
 
 
 def differences(comparison: Comparison) -> Table:
     """One row per metric, one column per pair of models; a difference larger than chance is marked in words too."""
     head = _head("metric")
-    for before, after in CONTRASTS:
+    for before, after in comparison.differences:
         pair = {"before": Sentence(f"model.{before}"), "after": Sentence(f"model.{after}")}
         head.append(Sentence("table.contrast", pair))
     rows = [
-        [Cell(Sentence(f"metric.{metric.name}")), *(_difference(comparison, pair, metric) for pair in CONTRASTS)]
+        [
+            Cell(Sentence(f"metric.{metric.name}")),
+            *(_difference(comparison, pair, metric) for pair in comparison.differences),
+        ]
         for metric in comparison.metrics
     ]
     return Table("differences", head, rows)

@@ -32,10 +32,13 @@ class Answer(NamedTuple):
 
 
 def answers(
-    run: Run, comparison: Comparison, reward_model: RewardModel, probes: Probes, checks: list[Check]
+    run: Run, comparison: Comparison, reward_model: RewardModel | None, probes: Probes | None, checks: list[Check]
 ) -> list[Answer]:
     """Did SFT help; did PPO lengthen without ruining; does the reward model read; is training healthy."""
-    return [_sft(run, comparison), _ppo(run, comparison), _reward_model(reward_model, probes), _health(checks)]
+    found = [_sft(run, comparison)]
+    if reward_model and probes:
+        found += [_ppo(run, comparison), _reward_model(reward_model, probes)]
+    return [*found, _health(checks)]
 
 
 def harm(change: Interval, metric: Metric) -> Harm:

@@ -13,7 +13,7 @@ class RmConfig(TrainingConfig):
     num_train_epochs: params.Epochs = 1
     learning_rate: params.LearningRate = 1.0e-3
     logging_steps: params.Steps = 5
-    eval_steps: params.Steps = 20
+    eval_steps: params.Steps = 80
     max_source_length: params.Tokens = 256
     """Tokens of history and question; the oldest turns are dropped first, and the question is kept."""
     max_target_length: params.Tokens = 256

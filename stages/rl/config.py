@@ -26,19 +26,19 @@ class PpoConfig(Section):
     training, and the base is the reference (the tutorial's other mode)."""
 
     # the run
-    total_episodes: Steps = 2048
+    total_episodes: Steps = 1536
     """Responses sampled in all; one update takes batch_size of them."""
     batch_size: BatchSize = 32
     """Responses per update, over all processes."""
-    num_ppo_epochs: Annotated[int, Field(ge=1, le=100)] = 2
+    num_ppo_epochs: Annotated[int, Field(ge=1, le=100)] = 1
     """Passes over the responses of an update."""
-    num_mini_batches: BatchSize = 2
+    num_mini_batches: BatchSize = 4
     """Optimizer steps per pass."""
     tokens_per_batch: Tokens = 768
     """Tokens of one pass through the model while it scores and learns, padding included; responses of like length go
     together, and a mini-batch accumulates as many passes as it needs. The result does not depend on it. On a CPU some
     hundred are quickest, a GPU takes as many as fit its memory."""
-    learning_rate: LearningRate = 8.0e-4
+    learning_rate: LearningRate = 1.2e-3
     """The peak learning rate of AdamW."""
     lr_scheduler_type: Literal["cosine", "constant"] = "cosine"
     """Schedule of the learning rate after the warm-up."""
@@ -69,9 +69,9 @@ class PpoConfig(Section):
     # reward
     normalize_reward: Literal["none", "center", "standardize"] = "standardize"
     """Subtract the reward model's mean score on SFT answers; `standardize` also divides by their standard deviation."""
-    normalization_samples: Annotated[int, Field(ge=1, le=2**20)] = 256
+    normalization_samples: Annotated[int, Field(ge=2, le=2**20)] = 256
     """SFT answers that are sampled and scored before the first update for that mean and deviation."""
-    reward_clip: Annotated[float, Field(gt=0, le=10**6)] | None = 5.0
+    reward_clip: Annotated[float, Field(ge=0.01, le=10**6)] | None = 5.0
     """Scores are clipped to ± this after normalisation; null leaves them."""
     missing_eos_penalty: Coefficient = 1.0
     """Subtracted from the score of a response that did not end by itself; 0 is faithful to the tutorial."""
@@ -79,7 +79,7 @@ class PpoConfig(Section):
     """Divide the token rewards by their standard deviation, the mean kept."""
 
     # KL against the reference
-    kl_coef: Coefficient = 0.08
+    kl_coef: Coefficient = 0.06
     """The first KL coefficient, and the only one while kl_target is null."""
     kl_target: Nats | None = 3.0
     """Mean KL per response (nats) that the adaptive coefficient steers to; null keeps it fixed."""

@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from stages.runtime import atomic, processes
+from stages.runtime import atomic, processes, threads
 
 PACKAGES = ("torch", "transformers", "peft", "trl", "accelerate", "datasets", "tokenizers", "bitsandbytes")
 FILE = "environment.json"
@@ -26,7 +26,7 @@ def describe() -> dict[str, Any]:
         "cpu": _cpu(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),  # which of torch's kernels ran
         "device": device,
-        "threads": torch.get_num_threads(),
+        "threads": threads.most(),
         "processes": processes.count(),
         **({"launcher": launcher} if launcher else {}),
         "python": platform.python_version(),

@@ -27,7 +27,7 @@ WeightDecay = Annotated[float, Field(ge=0, le=1)]
 Seed = Annotated[int, Field(ge=0, lt=2**32, strict=True)]
 """What NumPy and torch both take."""
 GradientNorm = Annotated[float, Field(gt=0, le=10**6)]
-Temperature = Annotated[float, Field(gt=0, le=100)]
+Temperature = Annotated[float, Field(ge=0.01, le=100)]  # near zero the logits overflow
 
 
 class Section(BaseModel):
@@ -109,6 +109,7 @@ EXPECTED = {
     "bool_type": "true or false",
     "string_type": "a text",
     "string_too_short": "a text",
+    "string_too_long": "a text of at most {max_length} characters",
     "tuple_type": "a list",
     "too_short": "a list that is not empty",
     "literal_error": "{expected}",

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from stages.runtime import threads
 from stages.runtime.errors import UserError
 
 NVIDIA = Path("/dev/nvidiactl")
@@ -52,7 +53,7 @@ def announce(stage: str) -> None:
         reason = unusable_gpu()
         if reason:
             raise UserError(reason)
-        where = f"the CPU, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() != 1)}"
+        where = f"the CPU, {threads.most()} thread{'s' * (threads.most() != 1)}"
     else:
         where = f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}"
     if is_first():

@@ -33,8 +33,9 @@ def measured(
     **columns: Sequence[float],
 ) -> Iterator[dict[str, Any]]:
     """The text metrics of each answer and, beside them, its number in each of the `columns`."""
-    for row, text, reference, count, known in zip(of_columns(columns), texts, references, tokens, facts, strict=True):
-        yield _rounded(definitions.measure(Answer(text.text, reference, count, text.ended, known))) | row
+    for at, (text, reference, count, known) in enumerate(zip(texts, references, tokens, facts, strict=True)):
+        numbers = definitions.measure(Answer(text.text, reference, count, text.ended, known))
+        yield _rounded(numbers | {name: column[at] for name, column in columns.items()})
 
 
 def shown(tokenizer: Any, texts: Sequence[Text], with_text: bool) -> Iterator[dict[str, str]]:

@@ -42,11 +42,6 @@ def read_text(path: Path) -> str:
         ) from None
 
 
-def read_list(path: Path) -> list[Any]:
-    """The records of a JSON file that holds a list."""
-    return [value for _, value in _list_items(path, read_text(path))]
-
-
 def read_object(path: Path) -> dict[str, Any]:
     """The object that a JSON file holds."""
     text = read_text(path)

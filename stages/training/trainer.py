@@ -13,7 +13,7 @@ from typing import Any
 
 from stages.models import sharding
 from stages.models.base_model import ModelConfig
-from stages.runtime import checkpoints, curves, environment, live, processes
+from stages.runtime import checkpoints, curves, environment, live, processes, threads
 from stages.runtime.errors import UserError
 from stages.training.config import TrainingConfig
 
@@ -119,8 +119,15 @@ def show_progress(trainer: Any) -> None:
 
 
 def callbacks(work: Path) -> list[Any]:
-    """Evaluate after the last step too, seal each checkpoint that is whole and drop old ones, stop at a NaN loss."""
+    """Leave busy cores to others, evaluate after the last step too, seal whole checkpoints, stop at a NaN loss."""
     from transformers import TrainerCallback
+
+    class MakeRoom(TrainerCallback):  # type: ignore[misc]
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            threads.make_room()
+
+        def on_prediction_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            threads.make_room()
 
     class EvaluateAtTheEnd(TrainerCallback):  # type: ignore[misc]
         def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -150,7 +157,7 @@ def callbacks(work: Path) -> list[Any]:
                         "learning_rate, or use bfloat16 or float32 instead of float16"
                     )
 
-    return [EvaluateAtTheEnd(), Seal(), StopAtNaN()]
+    return [MakeRoom(), EvaluateAtTheEnd(), Seal(), StopAtNaN()]
 
 
 def overflowed(optimizer: Any) -> bool:
