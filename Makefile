@@ -58,8 +58,8 @@ experiments: setup ## the experiments from this commit: what was changed in each
 	@python -m stages.experiments
 
 .PHONY: seeds
-seeds: check ## train this setting with each of SEEDS="1 2 3 4 5", one after the other: mean, deviation, each seed's value
-	@python -m stages.seeds $(or $(SEEDS),1 2 3 4 5) --to reports/seeds.md
+seeds: check ## train this setting with each of SEEDS="1 2 3 4 5", JOBS=1 at a time: mean, deviation, each seed's value
+	@python -m stages.seeds $(or $(SEEDS),1 2 3 4 5) --jobs $(or $(JOBS),1) --to reports/seeds.md
 
 .PHONY: controls
 controls: check ## did PPO pay? best of n, DPO, PPO for length only and without a critic, judged by a second reward model

@@ -10,7 +10,7 @@ held      matrices · bytes / n + (embeddings, LM head, norms) · bytes + two fe
 adapters  24 bytes per trained weight (value, gradient, its flat copy and reduced copy, Adam's moments), 4 per frozen
 the rest  the largest of sampling, scoring and learning, by `benchmarks.memory`, with the settings below
 read      (weights + keys and values) / the memory's bandwidth: the least time of a token on a GPU that holds all
-fetched   matrices · bytes · (n − 1) / n / the link inside a machine: the same, shared out
+fetched   matrices · bytes · (n − 1) / n / the link inside a machine: the same, sharded
 
 The bandwidths are assumptions, not measurements: an H100's by its data sheet, and what all-gathers are commonly seen to
 reach over NVLink. Over a network of 12 GB/s (100 gigabits) a token would take 30 times as long as over NVLink, which is
@@ -94,7 +94,7 @@ def table() -> str:
                 weights = held(size, min(count, MACHINE) if shared else 1)
                 total = weights + ppo(size, count)
                 seconds = token(size, count, shared)
-                said = f"{name:<5}{count:>5}  {'shared out' if shared else 'whole':<12}{weights / GIB:>10.1f}"
+                said = f"{name:<5}{count:>5}  {'sharded' if shared else 'whole':<12}{weights / GIB:>10.1f}"
                 if total > 0.9 * CARD:  # the rest is for what is not counted
                     lines.append(said + f"{total / GIB:>10.1f}  does not fit 80 GB")
                 else:

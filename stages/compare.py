@@ -71,7 +71,8 @@ def read(names: Sequence[str], reports: str) -> "tuple[list[Run], list[Sentence]
                 f"{name}: {error.filename} is in no cache and no remote; `dvc pull`, or run it again"
             ) from None
     if not found:
-        raise UserError(" ".join(["no run is left to compare.", *(str(note.values["reason"]) for note in left_out)]))
+        because = "; ".join("{name}: {reason}".format(**note.values) for note in left_out)
+        raise UserError(f"no run is left to compare. {because}")
     return found, left_out
 
 

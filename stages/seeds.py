@@ -1,6 +1,7 @@
-"""Several seeds of the workspace's setting, trained one after the other, and what they say together.
+"""Several seeds of the workspace's setting, and what they say together.
 
     make seeds SEEDS="1 2 3 4 5"
+    make seeds SEEDS="1 2 3 4 5" JOBS=2     # two at a time
 
 Each is an experiment of DVC's queue, `seed-1`, `seed-2`, …; all hold out the same data, which `data.seed` decides. DVC
 takes the results of stages that ran before from its cache.
@@ -30,9 +31,10 @@ POLL = 10
 def main(
     seeds: Annotated[list[int], typer.Argument(min=0, help="the seeds")],
     to: Annotated[Path | None, typer.Option(help="also write the table there (Markdown)")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="how many train at a time")] = 1,
     language: Annotated[str, typer.Option(help="en or zh, of the table")] = "en",
 ) -> None:
-    """Queue an experiment for each seed, run them with one worker, and print their table once all have ended."""
+    """Queue an experiment for each seed, run them, and print their table once all have ended."""
     names = [name_of(seed) for seed in seeds]
     if running := [name for name, status in compare.queue().items() if name in names and status == "Running"]:
         raise UserError(f"{running[0]} is running: wait for it, or end it with `dvc queue kill {running[0]}`")
@@ -41,7 +43,7 @@ def main(
         dvc("exp", "remove", *old)
     for seed in seeds:
         dvc(*queue_line(seed))
-    dvc("queue", "start", "--jobs", "1")
+    dvc("queue", "start", "--jobs", str(jobs))
     try:
         wait(names)
     except KeyboardInterrupt:

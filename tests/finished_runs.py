@@ -39,12 +39,19 @@ GRAPH: dict[str, dict[str, list[str]]] = {
 }
 PARAMS: dict[str, Any] = {
     "seed": 1,
+    "data": {"seed": 7},
     "sft": {"learning_rate": 3.0e-5, "lora": {"target_modules": ["q_proj", "v_proj"]}},
     "rm": {"learning_rate": 0.0005},
     "ppo": {"kl_coef": 0.3, "early_stop_kl": None},
     "predict": {"temperature": 0.95},
 }
-SECTIONS = {"base": ["seed"], "sft": ["seed", "sft"], "rm": ["seed", "rm"], "ppo": ["seed", "ppo"], "evaluate": []}
+SECTIONS = {
+    "base": ["seed"],
+    "sft": ["seed", "data.seed", "sft"],
+    "rm": ["seed", "rm"],
+    "ppo": ["seed", "ppo"],
+    "evaluate": [],
+}
 
 
 class Project:

@@ -30,13 +30,14 @@ SKIPPED = {
     "ssh-keygen": "needs the reader's key",
     "transformers serve": "needs what the line above installs; it serves until it is stopped",
     "curl": "needs the server of the line above",
+    "sbatch": "needs Slurm; tests/test_memory.py parses it",
 }
 """How a line begins → why such a line is not run. `make docs` fails for an entry that no line begins with."""
 ASKED = {"dvc gc": " --force"}
 """How a line begins that asks the reader for a yes → what says it here."""
 TYPED = "我发烧三天了\n"
 """What a line finds on its standard input: one question, for the chat."""
-LIMIT = 900
+LIMIT = 1800
 """Seconds for one line, and for the experiments that one line starts."""
 
 
@@ -94,9 +95,9 @@ def skipped(command: str) -> str | None:
 
 
 def shape(line: str) -> str:
-    """A printed line without its numbers, the names that DVC made up, and its spacing."""
-    line = re.sub(r"\b[0-9a-f]{7} \[[\w-]+\]", "EXPERIMENT", line)
-    return " ".join(re.sub(r"-?\d+(\.\d+)?", "#", line).split())
+    """A printed line without its numbers and their signs, commits, the names that DVC made up, and its spacing."""
+    line = re.sub(r"\b[0-9a-f]{7}\b( \[[\w-]+\])?", "COMMIT", line)
+    return " ".join(re.sub(r"[-+−]?\d+(\.\d+)?", "#", line).split())
 
 
 class Reader:
@@ -105,6 +106,10 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.clone = folder / "covid-doctor"
+        self.at = self.clone
+        """Where the next line is typed: the clone, or one that a line of the document has made and gone to."""
+        self.hub = folder / "hub.git"
+        """What the clone calls origin: a line that pushes must not reach the checkout that is tested."""
         self.left_running: list[int] = []
         """Process groups of lines that have ended and left something in the background."""
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | {
@@ -121,13 +126,11 @@ class Reader:
     def arrive(self) -> None:
         """Clone; the clone's default is the profile `smallest`, its environment this one, its cache its own."""
         (self.folder / "tmp").mkdir()
-        subprocess.run(["git", "clone", "--quiet", "--no-hardlinks", str(ROOT), str(self.clone)], check=True)
-        environment = self.clone / ".venv"
-        environment.mkdir()
-        for entry in Path(sys.prefix).iterdir():
-            if entry.name != "installed":
-                (environment / entry.name).symlink_to(entry)
-        (environment / "installed").touch()
+        git = ("git", "-c", "init.defaultBranch=main")
+        subprocess.run([*git, "init", "--quiet", "--bare", str(self.hub)], check=True)
+        subprocess.run([*git, "push", "--quiet", str(self.hub), "HEAD:refs/heads/main"], check=True, cwd=ROOT)
+        subprocess.run([*git, "clone", "--quiet", str(self.hub), str(self.clone)], check=True)
+        self.furnish(self.clone)
         for line in (
             "python -m stages.profile smallest > /dev/null",
             "cp params.yaml profiles/default.yaml",
@@ -137,6 +140,15 @@ class Reader:
             if (done := self.type(line)).fault:
                 raise SystemExit(f"{line}: {done.fault}\n{done.printed}")
 
+    def furnish(self, clone: Path) -> None:
+        """Give a clone this environment in place of the one that `make setup` would fetch."""
+        environment = clone / ".venv"
+        environment.mkdir()
+        for entry in Path(sys.prefix).iterdir():
+            if entry.name != "installed":
+                (environment / entry.name).symlink_to(entry)
+        (environment / "installed").touch()
+
     def type(self, command: str) -> Done:
         """Run one line in a shell. Its output goes to a file: what it leaves in the background may hold on to that."""
         sure = next((yes for start, yes in ASKED.items() if command.startswith(start)), "")
@@ -144,7 +156,7 @@ class Reader:
             typed.write(TYPED.encode())
             typed.seek(0)
             process = subprocess.Popen(
-                ["bash", "-c", self.named(command) + sure], cwd=self.clone, env=self.environment, stdin=typed,
+                ["bash", "-c", self.named(command) + sure], cwd=self.at, env=self.environment, stdin=typed,
                 stdout=printed, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
             try:
@@ -161,11 +173,24 @@ class Reader:
             return Done(fault, printed.read().decode(errors="replace"))
 
     def named(self, command: str) -> str:
-        """The line with the names of two experiments in place of NAME and OTHER."""
+        """The line with what stands for the reader's own: two experiments for NAME and OTHER, URL, the folder /data."""
+        command = re.sub(r"\bURL\b", str(self.hub), command).replace("/data/store", str(self.folder / "data-store"))
         if not re.search(r"\b(NAME|OTHER)\b(?!=)", command):
             return command
-        names = self.type("dvc exp list --name-only").printed.split()
-        return re.sub(r"\bOTHER\b", names[-1], re.sub(r"\bNAME\b(?!=)", names[0], command)) if names else command
+        listed = "dvc queue status" if command.startswith("dvc queue") else "dvc exp list"
+        names = re.findall(r"^\s*[0-9a-f]{7}\s+(?:\[([\w-]+)\]|([\w-]+))", self.type(listed).printed, re.M)
+        found = [name or other for name, other in names]
+        return re.sub(r"\bOTHER\b", found[-1], re.sub(r"\bNAME\b(?!=)", found[0], command)) if found else command
+
+    def go_to_a_clone(self, command: str) -> Done:
+        """`git clone URL FOLDER && cd FOLDER`: the lines that follow are typed in there."""
+        folder = Path(tempfile.mkdtemp(dir=self.folder))
+        self.at = folder
+        done = self.type(command)
+        if not done.fault:
+            self.at = folder / command.split()[-1]
+            self.furnish(self.at)
+        return done
 
     def wait_for_queue(self) -> Done:
         """Wait for the experiments that `dvc queue start` runs behind the reader's back."""
@@ -196,13 +221,14 @@ class Reader:
 def follow(reader: Reader, document: Path) -> int:
     """Type every line of a document and say what came of each; the number of lines that are not true."""
     failed = 0
+    reader.at = reader.clone
     for block in blocks(document.read_text(encoding="utf-8")):
         printed = ""
         for command in block.commands:
             if reason := skipped(command):
                 print(f"not run: {command} ({reason})", flush=True)
                 continue
-            done = reader.type(command)
+            done = (reader.go_to_a_clone if re.search(r"^git clone .*&& cd \S+$", command) else reader.type)(command)
             if "dvc queue start" in command and not done.fault:
                 done = reader.wait_for_queue()
             printed += done.printed

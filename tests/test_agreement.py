@@ -4,14 +4,17 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from stages.models import base_model
-from stages.runtime import processes, resume
+from stages.runtime import checkpoints, processes, resume
 from stages.runtime.errors import UserError
+from stages.training import trainer
 
 ROOT = Path(__file__).parents[1]
 
@@ -59,6 +62,33 @@ def test_without_a_gpu_there_is_nothing_to_explain(gpu, capsys):
     assert capsys.readouterr().err.startswith("sft: runs on the CPU, ")
 
 
+def test_a_gpu_without_bfloat16_units_is_refused_for_it(tiny_folders, monkeypatch):
+    """It would be emulated, many times slower: torch counts that too unless it is asked not to."""
+    monkeypatch.setattr(processes, "on_cpu", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Tesla T4")
+    base = base_model.read(tiny_folders.base)
+    base = replace(base, model=base.model.replace(dtype="bfloat16"))
+    with pytest.raises(UserError, match="bfloat16, which Tesla T4 lacks: set it to float16 or float32"):
+        base.causal_lm()
+
+
+def test_a_checkpoint_is_sealed_once_every_process_has_written_its_part(monkeypatch, tmp_path):
+    (tmp_path / "checkpoint-7").mkdir()
+    (tmp_path / "checkpoint-7/rng_state_0.pth").write_bytes(b"the first's")
+
+    def wait():
+        (tmp_path / "checkpoint-7/rng_state_1.pth").write_bytes(b"the second's")
+
+    monkeypatch.setattr(processes, "wait_for_all", wait)
+    state = SimpleNamespace(is_world_process_zero=True, global_step=7)
+    for callback in trainer.callbacks(tmp_path):
+        callback.on_save(None, state, None)
+    assert set(json.loads((tmp_path / "checkpoint-7" / checkpoints.SEAL).read_text())) == {
+        "rng_state_0.pth", "rng_state_1.pth",
+    }  # fmt: skip
+
+
 def test_several_processes_are_named_once(gpu, monkeypatch, capsys):
     gpu.unlink()
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -78,7 +108,7 @@ def test_rows_are_dealt(monkeypatch):
 
 
 AGREE = """
-import os, sys
+import os, sys, time
 from pathlib import Path
 from stages.runtime import processes, resume
 from stages.runtime.errors import UserError
@@ -110,6 +140,9 @@ try:
         processes.wait_for_all()
         found = sorted(path.name for path in folder.iterdir())
         assert found == ["0", "1"], found
+        if not processes.is_first():  # it is slow, and still reads its best weights
+            time.sleep(1)
+            assert folder.exists()
     assert not folder.exists() or not processes.is_first()
 except UserError as error:
     print("refused:", error)

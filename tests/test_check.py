@@ -154,6 +154,11 @@ def template(model: Path, text: str) -> None:
     (model / "chat_template.jinja").write_text(text)
 
 
+def unknown_normalizer(model: Path) -> None:
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer | {"normalizer": "x"}))
+
+
 def configure(model: Path, **changed: Any) -> None:
     config = json.loads((model / "config.json").read_text())
     (model / "config.json").write_text(json.dumps(config | changed))
@@ -169,6 +174,8 @@ def configure(model: Path, **changed: Any) -> None:
         (partial(template, text="{{ messages[0].nothing.more }}"), "its chat template fails on a question: "),
         (partial(configure, vocab_size=100), "and its embedding 100 rows: they are not of one model"),
         (lambda model: (model / "tokenizer.json").unlink(), "model.name: model can't be loaded: "),
+        (partial(configure, eos_token_id="=1+1"), "model.name: model can't be loaded: Validation error for field"),
+        (unknown_normalizer, "model.name: model can't be loaded: data did not match any variant"),
     ],
 )
 def test_a_damaged_local_model(checkout: Path, damage: Callable[[Path], None], message: str) -> None:

@@ -269,8 +269,8 @@ def test_code_data_and_environment_are_told_apart() -> None:
 def test_lock_of_a_run_that_broke_off() -> None:
     document: dict[str, Any] = {
         "stages": {
-            "sft": {"params": {"params.yaml": {"sft": {"r": 4}}}, "deps": [{"path": "stages/sft.py", "md5": "c"}],
-                    "outs": [{"path": "models/sft", "md5": "a"}]},
+            "sft": {"params": {"params.yaml": {"data.seed": 7, "sft": {"r": 4}}},
+                    "deps": [{"path": "stages/sft.py", "md5": "c"}], "outs": [{"path": "models/sft", "md5": "a"}]},
             "ppo": {"params": {"params.yaml": {"seed": 1}}, "deps": [{"path": "models/sft", "md5": "a"}],
                     "outs": [{"path": "models/ppo", "md5": "b"}, {"path": "reports/ppo", "md5": "d"}]},
         }
@@ -279,12 +279,15 @@ def test_lock_of_a_run_that_broke_off() -> None:
     stages = lock.upstream("ppo")
     assert stages == ["sft", "ppo"]
     assert lock.maker("reports/ppo/curve.csv") == "ppo" and lock.maker("data/sample") is None
-    assert lock.sections(stages) == {"sft": {"r": 4}, "seed": 1}
+    assert lock.sections(stages) == {"data.seed": 7, "sft": {"r": 4}, "seed": 1}
     assert lock.sources(stages) == {"stages/sft.py": "c"}
-    assert lock.unfinished(stages, {"sft": {"r": 4}, "seed": 1}) is None
-    assert lock.unfinished(stages, {"sft": {"r": 8}, "seed": 1}) == "sft"
+    params = {"data": {"seed": 7, "dialogues": "x"}, "sft": {"r": 4}, "seed": 1}
+    assert lock.unfinished(stages, params) is None
+    assert lock.unfinished(stages, params | {"sft": {"r": 8}}) == "sft"
+    for other in ({"seed": 8}, {}, None):
+        assert lock.unfinished(stages, params | {"data": other}) == "sft"
     document["stages"]["sft"]["outs"][0]["md5"] = "trained anew"
-    assert lock.unfinished(stages, {"sft": {"r": 4}, "seed": 1}) == "ppo"
+    assert lock.unfinished(stages, params) == "ppo"
 
 
 def test_text_difference() -> None:

@@ -98,10 +98,17 @@ def test_a_queued_grid_below_a_shared_change_with_two_workers(smallest: Path, tm
         finally:
             run("dvc queue stop --kill >> queue.log 2>&1", root)
         assert status.count("Success") == 2 and "Failed" not in status, status + failures(status, root)
+        names = run("dvc exp list --name-only", root).split()
+        compared = run(f"python -m stages.compare HEAD {' '.join(names)} --page compare.html", root)
+        table = run("python -m stages.experiments", root)
         locks = [yaml.safe_load(run(f"git show {commit}:dvc.lock", root))["stages"] for commit in commits(root)]
     sft, ppo = ([out["md5"] for lock in locks for out in lock[stage]["outs"][:1]] for stage in ("sft", "ppo"))
     assert len(set(sft)) == 1, "the shared stage gave both the same bytes"
     assert len(set(ppo)) == 2
+    rows = [line for line in compared.splitlines() if line.startswith("| `")]
+    assert [row.split(" | ")[0] for row in rows] == ["| `sft.learning_rate`", "| `ppo.kl_coef`"]
+    assert "0.1" in rows[1] and "0.2" in rows[1] and (root / "compare.html").stat().st_size > 2**17
+    assert all(f"{name}  done" in table for name in names)
 
 
 def finished_queue(root: Path) -> str:

@@ -85,13 +85,13 @@ def test_sizes_are_what_their_names_say(name):
     size = scale.SIZES[name]
     count = (size.whole + size.shape.matrices) / 1e9
     assert abs(count / float(name.removesuffix("B")) - 1) < 0.1
-    # shared out, the blocks' part shrinks and nothing else does; a token's layers come from its own machine
+    # sharded, the blocks' part shrinks and nothing else does; a token's layers come from its own machine
     assert scale.held(size, 8) - scale.held(size, 4) == -size.shape.matrices // 8 * scale.BYTES
     assert scale.token(size, 16, True) == scale.token(size, 8, True) > 5 * scale.token(size, 8, False)
 
 
 def test_shell_lines_for_clusters_can_be_parsed():
-    text = (imports.ROOT / "docs/gpu.md").read_text(encoding="utf-8")
+    text = "".join((imports.ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("gpu", "experiments"))
     blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", text, flags=re.S)
     assert any("srun" in block for block in blocks) and any("sbatch" in block for block in blocks)
     for block in blocks:

@@ -212,3 +212,33 @@ def test_answers_are_saved_as_csv(browser, options):
     assert "ppo.rouge-l" in rows[0] and all(len(row) == len(rows[0]) for row in rows)
     assert rows[4][2] == HOSTILE.replace("\ud83d", "?")
     assert browser.run("document.querySelector('.settings details').open") is False
+
+
+SAVED = """(() => {
+  window.saved = []; window.blobs = [];
+  const original = URL.createObjectURL;
+  URL.createObjectURL = blob => { window.blobs.push(blob); return original(blob); };
+  HTMLAnchorElement.prototype.click = function () { window.saved.push([this.download, window.blobs.at(-1)]); };
+})()"""
+
+
+def test_a_figure_is_saved_as_its_numbers_and_as_a_picture(browser, options):
+    browser.open(options["page"].as_uri())
+    browser.run(SAVED)
+    browser.run("""(async () => {
+      const details = document.querySelector('[data-figure="reward-kl"]');
+      details.open = true;
+      for (let i = 0; i < 100 && !details.querySelector('button'); i++) await new Promise(r => setTimeout(r, 20));
+      for (const button of details.querySelectorAll('button')) button.click();
+      for (let i = 0; i < 500 && window.saved.length < 2; i++) await new Promise(r => setTimeout(r, 20));
+    })()""")
+    assert browser.run("window.saved.map(([name]) => name)") == ["reward-kl.csv", "reward-kl-0.png"]
+    rows = list(csv.reader(io.StringIO(browser.run("window.saved[0][1].text()"))))
+    table = browser.run("document.querySelectorAll('[data-figure=\"reward-kl\"] tbody tr').length")
+    assert len(rows) == table + 1 > 10 and all(len(row) == 5 for row in rows)
+    sizes = browser.run("""(async () => {
+      const picture = await createImageBitmap(window.saved[1][1]);
+      const plot = document.querySelector('[data-panel="reward-kl-0"]');
+      return [window.saved[1][1].type, picture.width / plot.clientWidth, picture.height > 2 * plot.clientHeight];
+    })()""")
+    assert sizes == ["image/png", 2, True]

@@ -1,4 +1,4 @@
-"""A base that is shared out among processes: each holds its part alone, and a run goes on where it was."""
+"""A base that is sharded over processes: each holds its part alone, and a run goes on where it was."""
 
 import csv
 from pathlib import Path

@@ -31,6 +31,12 @@ def test_the_bytes_are_those_that_git_keeps(smallest: Path) -> None:
     assert sorted(set(kept) ^ set(found)) == []
 
 
+def test_two_stacks_of_the_run_are_compared(smallest: Path) -> None:
+    with at_work_in(smallest):
+        printed = run("python -m stages.compare HEAD:sft HEAD:ppo", smallest)
+    assert "| Metric | HEAD:sft | HEAD:ppo | difference from HEAD:sft |" in printed
+
+
 def test_a_clone_with_the_cache_makes_only_the_page_anew(smallest: Path, tmp_path: Path) -> None:
     git(tmp_path, "clone", "--quiet", str(smallest), "clone")
     clone = tmp_path / "clone"

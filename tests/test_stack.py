@@ -5,13 +5,16 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import peft
 import pytest
 import tiny_models
+import tiny_run
 import torch
 import yaml
 
 from stages import ppo, predict
 from stages.models import base_model, reward, stack
+from stages.rl.config import PpoConfig
 from stages.runtime.errors import UserError
 from stages.runtime.resume import hash_path
 
@@ -54,6 +57,22 @@ def test_stacked_adapters_are_merged_weights(origin, folders, policy):
     torch.testing.assert_close(stacked, expected, atol=1e-4, rtol=0)
     alone = logits(stack.load(origin.causal_lm(), [folders.sft]))
     assert (stacked - alone).abs().max() > 0.1 and (alone - logits(origin.causal_lm())).abs().max() > 0.1
+
+
+def test_adapters_are_read_on_the_cpu(origin, folders, work, tmp_path, monkeypatch):
+    """Left alone, PEFT asks which device there is, and each process brings them to the first GPU; the Trainer too."""
+
+    def asked():
+        raise AssertionError("PEFT chooses the device")
+
+    for module in (peft.peft_model, peft.utils.save_and_load):
+        monkeypatch.setattr(module, "infer_device", asked)
+    stack.load(origin.causal_lm(), [folders.sft, folders.rm])
+    ppo.build(origin, folders.sft, folders.rm, PpoConfig(resume_lora_training=True), "cpu")
+    tiny_run.write(tmp_path / "in")
+    tiny_run.run_sft(tmp_path / "in", tmp_path / "out")
+    with pytest.raises(AssertionError, match="chooses the device"):
+        peft.PeftModel.from_pretrained(origin.causal_lm(), str(folders.sft))
 
 
 def test_a_new_adapter_changes_nothing(origin, folders):

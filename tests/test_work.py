@@ -5,13 +5,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
-from stages.runtime import atomic, resume
+from stages.runtime import atomic, parent, resume
 
 ROOT = Path(__file__).parents[1]
 HOLD = """
@@ -208,6 +210,19 @@ def test_every_stage_ends_with_the_dvc_that_started_it(tmp_path, environment, be
         while alive(pid) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not alive(pid)
+
+
+def test_a_system_that_hides_processes_stops_no_stage(monkeypatch):
+    """As `hidepid` does on some clusters."""
+
+    def hidden(_):
+        raise psutil.AccessDenied
+
+    monkeypatch.setenv("DVC_STAGE", "sft")
+    monkeypatch.setattr(psutil.Process, "parents", hidden)
+    before = threading.active_count()
+    parent.watch()
+    assert threading.active_count() == before
 
 
 def test_a_command_run_by_hand_outlives_its_shell(environment):

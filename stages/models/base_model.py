@@ -48,8 +48,8 @@ class ModelConfig(params.Section):
     portable: bool = False
     """On a CPU: the same bytes on every x86-64 processor with AVX2, for about twice the CPU time."""
     cpu_threads: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Threads of torch on a CPU, however many cores there are; null leaves it to torch. Another number rounds sums
-    differently."""
+    """Threads of torch on a CPU, however many cores there are. Another number rounds sums differently. null leaves it to
+    torch, which takes all cores: for a small model quicker where nothing else runs, far slower where something does."""
     chatglm_first_round: Annotated[int, Field(ge=0, le=1)] = 0
     """Which prompt ChatGLM-6B gets, by the number of its first round: 0 its own, which the tutorial had; 1 that of
     ChatGLM2, which the tutorial's tool changed to later. Other models have a chat template and do not read this."""

@@ -95,6 +95,10 @@ def clear_errors(name: str, revision: str | None) -> Iterator[None]:
         ) from error
     except (OSError, ValueError, ImportError, KeyError, AttributeError, TypeError, SafetensorError) as error:
         raise UserError(f"model.name: {name} {_loading(error)}") from error
+    except Exception as error:
+        if type(error) is not Exception:  # tokenizers has no class of its own for a damaged tokenizer.json
+            raise
+        raise UserError(f"model.name: {name} {_loading(error)}") from error
 
 
 def _loading(error: Exception) -> str:

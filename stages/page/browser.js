@@ -160,19 +160,14 @@ function additions(before, after) {
   return places;
 }
 
-// The questions of the list as a CSV file. A text that a spreadsheet would take for a formula gets an apostrophe.
+// The questions of the list as a CSV file.
 function save() {
-  const cell = (value) => `"${String(value ?? "").replace(/^[=+\-@\t\r]/, "'$&").replaceAll('"', '""')}"`;
-  const number = (value) => (typeof value === "number" ? String(value) : cell(value));
   const columns = models.flatMap((model) => [model, ...metrics.map(([key]) => `${model}.${key}`)]);
   const rows = found.map((s) => [
-    s.number, cell(s.history.join("\n")), cell(s.question), cell(s.reference),
-    ...s.answers.flatMap((a) => [cell(a.text), ...metrics.map(([key]) => number(a[key]))]),
+    s.number, s.history.join("\n"), s.question, s.reference,
+    ...s.answers.flatMap((a) => [a.text, ...metrics.map(([key]) => a[key])]),
   ]);
-  const text = [["number", "history", "question", "doctor", ...columns], ...rows].map((row) => row.join(",")).join("\r\n");
-  const address = URL.createObjectURL(new Blob(["\ufeff", text, "\r\n"], { type: "text/csv" }));
-  make("a", { href: address, download: "answers.csv" }).click();
-  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+  saveCsv("answers.csv", [["number", "history", "question", "doctor", ...columns], ...rows]);
 }
 
 // The chosen question; the steps beside its number follow the list as it is searched and sorted now.

@@ -147,25 +147,44 @@ for (const plot of plots) near.observe(plot);
 addEventListener("beforeprint", () => plots.filter((plot) => plot.offsetParent && !drawn.has(plot)).forEach(draw));
 changed.push(() => [...drawn].forEach(draw));
 
-// The numbers behind a figure, as a table: for a reader who cannot see the drawing, and for one who copies them.
+// The numbers behind a figure, as a table: for a reader who cannot see the drawing, and for one who takes them along.
 function numbers(details) {
-  details.querySelector(".scroll")?.remove();
+  details.querySelectorAll(".scroll, .save").forEach((each) => each.remove());
   if (!details.open) return;
-  const head = make("tr", {}, ...["chart.series", "x", "y", "chart.low", "chart.high"].map((key) => make("th", { scope: "col" }, words[key] ? say(key) : key)));
-  const body = make("tbody");
-  for (const [name, panel] of Object.entries(panels)) {
-    if (name.replace(/-\d+$/, "") !== details.dataset.figure) continue;
-    for (const t of panel.traces) {
-      const series = panel.title ? `${say(panel.title)}: ${say(t.label)}` : say(t.label);
-      t.x.forEach((x, i) => {
-        const ends = t.above ? [t.y[i] - t.below[i], t.y[i] + t.above[i]].map((end) => Number(end.toPrecision(5))) : ["", ""];
-        const cells = [series, panel.names ? say(x) : x, t.y[i] ?? "", ...ends];
-        body.append(make("tr", {}, ...cells.map((cell) => make("td", {}, String(cell)))));
-      });
-    }
+  const { figure } = details.dataset;
+  const head = ["chart.series", "x", "y", "chart.low", "chart.high"].map((key) => (words[key] ? say(key) : key));
+  const rows = Object.entries(panels).filter(([name]) => name.replace(/-\d+$/, "") === figure).flatMap(([, panel]) => panel.traces.flatMap((t) => {
+    const series = panel.title ? `${say(panel.title)}: ${say(t.label)}` : say(t.label);
+    return t.x.map((x, i) => {
+      const ends = t.above ? [t.y[i] - t.below[i], t.y[i] + t.above[i]].map((end) => Number(end.toPrecision(5))) : ["", ""];
+      return [series, panel.names ? say(x) : x, t.y[i] ?? "", ...ends];
+    });
+  }));
+  const button = (key, act) => {
+    const made = make("button", { type: "button" }, say(key));
+    made.addEventListener("click", act);
+    return made;
+  };
+  const line = (tag, cells, more = {}) => make("tr", {}, ...cells.map((cell) => make(tag, more, String(cell))));
+  const table = make("table", {}, make("thead", {}, line("th", head, { scope: "col" })), make("tbody", {}, ...rows.map((row) => line("td", row))));
+  const label = document.getElementById(`heading-${figure}`).innerText;
+  details.append(
+    make("div", { class: "save" }, button("browser.download", () => saveCsv(`${figure}.csv`, [head, ...rows])), button("chart.png", () => saveImages(details, label))),
+    make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, table),
+  );
+}
+
+// Each drawing of the figure as a PNG file, on the card's ground and under its name, at twice the size on the screen.
+async function saveImages(details, label) {
+  for (const plot of details.closest("figure").querySelectorAll(".plot")) {
+    draw(plot);
+    const { title } = panels[plot.dataset.panel];
+    const text = title ? `${label}: ${say(title)}` : label;
+    const framed = { ...plot.layout, paper_bgcolor: colour("card"), title: { text, font: { size: 14 }, x: 0.02, y: 0.98, yanchor: "top" } };
+    framed.margin = { ...framed.margin, t: framed.showlegend ? 80 : 40 };
+    const size = { width: plot.clientWidth, height: plot.clientHeight + framed.margin.t, scale: 2 };
+    await plotly().downloadImage({ data: plot.data, layout: framed }, { format: "png", filename: plot.dataset.panel, ...size });
   }
-  const label = document.getElementById(`heading-${details.dataset.figure}`).innerText;
-  details.append(make("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": label }, make("table", {}, make("thead", {}, head), body)));
 }
 for (const details of document.querySelectorAll(".numbers")) details.addEventListener("toggle", () => numbers(details));
 changed.push(() => document.querySelectorAll(".numbers[open]").forEach(numbers));

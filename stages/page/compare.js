@@ -50,28 +50,18 @@ function order() {
   list.append(...rows);
 }
 
-// A spreadsheet must not take a text for a formula.
-function cell(text) {
-  const safe = /^[=+\-@\t\r]/.test(text) && !/^-?[\d.]+$/.test(text) ? `'${text}` : text;
-  return `"${safe.replaceAll('"', '""')}"`;
-}
-
 function csv() {
-  const lines = [["number", "run", "question", "doctor", "answer"]];
   const names = [...new Set([...list.querySelectorAll("[data-metric]")].map((each) => each.dataset.metric))];
-  lines[0].push(...names);
+  const lines = [["number", "run", "question", "doctor", "answer", ...names]];
   for (const row of rows.filter((each) => !each.hidden)) {
     const [question, doctor] = [".asked", ".reference"].map((name) => row.querySelector(name).textContent);
     for (const side of row.querySelectorAll("[data-run]")) {
       const text = side.querySelector(".answer-text:not([data-empty])")?.textContent ?? "";
-      const numbers = names.map((name) => (side.querySelector(`[data-metric="${name}"]`)?.textContent ?? "").replace("−", "-"));
-      lines.push([row.dataset.number, side.dataset.run, question, doctor, text, ...numbers]);
+      const numbers = names.map((name) => side.querySelector(`[data-metric="${name}"]`)?.textContent.replace("−", "-"));
+      lines.push([Number(row.dataset.number), side.dataset.run, question, doctor, text, ...numbers.map((each) => (each ? Number(each) : ""))]);
     }
   }
-  const content = `\ufeff${lines.map((line) => line.map(cell).join(",")).join("\r\n")}\r\n`;
-  const link = make("a", { href: URL.createObjectURL(new Blob([content], { type: "text/csv" })), download: "answers.csv" });
-  link.click();
-  URL.revokeObjectURL(link.href);
+  saveCsv("answers.csv", lines);
 }
 
 search.addEventListener("input", show);

@@ -11,7 +11,7 @@ from stages.page.i18n import LANGUAGES, Sentence, dictionary, say
 from stages.page.templating import environment
 from stages.page.text_diff import Part, difference
 
-SCRIPTS = ("look.js", "compare.js")
+SCRIPTS = ("look.js", "saving.js", "compare.js")
 SPOKEN = ("browser.", "compare.", "page.")
 SORTED_BY = ("rouge-l", "reward", "response_length")
 """Metrics by whose largest difference the answers can be sorted, besides by how much their text changed."""

@@ -160,7 +160,7 @@ def _average(intervals: Sequence[Interval]) -> Interval:
 
 
 def _marks(metrics: Sequence[Metric], differences: Sequence[dict[str, Interval | None]]) -> list[dict[str, str]]:
-    """A difference counts when it stays larger than chance among all that are looked at together (Holm)."""
+    """A difference counts when it is significant among all that are looked at together (Holm)."""
     p_values = {
         (at, name): interval.p
         for at, each in enumerate(differences)

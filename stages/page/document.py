@@ -24,7 +24,7 @@ from stages.page.probes import Probes
 from stages.page.templating import environment
 from stages.page.verdict import Answer
 
-SCRIPTS = ("look.js", "charts.js", "browser.js")
+SCRIPTS = ("look.js", "saving.js", "charts.js", "browser.js")
 SPOKEN = (
     "axis.",
     "browser.",

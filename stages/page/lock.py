@@ -42,7 +42,7 @@ class Lock:
         return next(out["md5"] for out in self._stages[self._maker[path]]["outs"] if out["path"] == path)
 
     def sections(self, stages: list[str]) -> dict[str, Any]:
-        """The sections of params.yaml that these stages read, as they read them."""
+        """The sections and keys (`data.seed`) of params.yaml that these stages read, as they read them."""
         return dict(pair for name in stages for pair in self._params(name))
 
     def sources(self, stages: list[str]) -> dict[str, str]:
@@ -57,7 +57,7 @@ class Lock:
     def unfinished(self, stages: list[str], params: Mapping[str, Any]) -> str | None:
         """The first stage that read other parameters than `params`, or another input than there is now."""
         for name in stages:
-            if any(params.get(section) != value for section, value in self._params(name)):
+            if any(_at(params, key) != value for key, value in self._params(name)):
                 return name
             for dep in self._stages[name].get("deps", ()):
                 if dep["path"] in self._maker and dep["md5"] != self.hash_of(dep["path"]):
@@ -67,3 +67,11 @@ class Lock:
     def _params(self, name: str) -> Iterator[tuple[str, Any]]:
         for sections in self._stages[name].get("params", {}).values():
             yield from sections.items()
+
+
+def _at(params: Mapping[str, Any], key: str) -> Any:
+    """What is at the dotted key; None where nothing is."""
+    found: Any = params
+    for part in key.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found

@@ -28,7 +28,7 @@ class Bin(NamedTuple):
     low: float
     high: float
     confidence: float
-    """The mean of σ(margin): the share of right orders that the scores promise."""
+    """The mean of σ(margin): the share of correct rankings that the scores predict."""
     group: Group
 
 

@@ -89,8 +89,6 @@ def _quiet() -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     # Blocks of memory that can grow: as answers do, and with them keys and values, which would leave gaps otherwise.
     os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
-    # Threads that wait for each other sleep: on a busy machine they would take each other's core.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # A log file gets a progress line now and then, a terminal a smooth bar.
     os.environ.setdefault("TQDM_MININTERVAL", "0.2" if sys.stderr.isatty() else "15")
 
