@@ -72,8 +72,9 @@ def evaluation(folder: Path, base: Path, *adapters: Path) -> dict[str, Path]:
             for index, name in enumerate(("ppo", "sft", "base"))
         ],
     )
-    for name in Name:
-        atomic.write_jsonl(to / f"{name}.jsonl", [{}] * 217)
+    for index, name in enumerate(("ppo", "sft", "base")):
+        answer = {metric: value + index for metric, (value, _, _) in scores.items()}
+        atomic.write_jsonl(to / f"{name}.jsonl", [answer] * 217)
     return {"scores": table, "evaluation": to}
 
 
@@ -239,6 +240,14 @@ def test_scores_of_other_weights_are_left_out(files, tmp_path, capsys):
     export.main(tmp_path / "doctor", **(files | {"evaluation": others}))
     card = ModelCard.load(tmp_path / "doctor" / "README.md")
     assert card.data.eval_results is None and "12.50" not in card.text
+    assert "has no scores of these weights" in capsys.readouterr().err
+
+
+def test_scores_of_another_run_than_the_evaluation_are_left_out(files, tmp_path, capsys):
+    table = tmp_path / "models.csv"
+    table.write_text(files["scores"].read_text().replace("ppo,rouge-1,12.5,", "ppo,rouge-1,12.6,"))
+    export.main(tmp_path / "doctor", **(files | {"scores": table}))
+    assert "12.60" not in ModelCard.load(tmp_path / "doctor" / "README.md").text
     assert "has no scores of these weights" in capsys.readouterr().err
 
 

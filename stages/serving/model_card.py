@@ -6,6 +6,7 @@ these very weights or none.
 
 import csv
 import json
+import math
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -106,7 +107,10 @@ def measured(table: Path, evaluation: Path, name: Name, base: Base, adapters: Se
         return None
     with table.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["model"] == name]
-    return Scores([_score(row) for row in rows], numbers.read_text(encoding="utf-8").count("\n"))
+    answers = [json.loads(line) for line in numbers.read_text(encoding="utf-8").split("\n") if line]
+    if not all(_is_mean(row, answers) for row in rows):
+        return None  # the table is of another run than the evaluation: one was made anew, or checked out, alone
+    return Scores([_score(row) for row in rows], len(answers))
 
 
 def text(
@@ -199,6 +203,18 @@ def _metadata(name: Name, base: Base, sources: Sequence[Source], dialogues: str,
         tags=["covid-doctor", "medical", "research", *(["rlhf", "ppo"] if name is Name.ppo else [])],
         **more,
     )
+
+
+def _is_mean(row: Mapping[str, str], answers: Sequence[Mapping[str, float]]) -> bool:
+    """Whether a value of the table is the mean over these answers, as far as the table's six digits tell."""
+    from stages.metrics import definitions
+
+    metric = definitions.BY_NAME.get(row["metric"])
+    if metric is None or metric.whole_set:
+        return True
+    values = [answer[metric.key] for answer in answers if metric.key in answer]
+    mean = sum(values) / len(values) * metric.scale if values else math.nan
+    return math.isclose(mean, float(row["value"]), rel_tol=1e-4, abs_tol=1e-3)
 
 
 def _score(row: Mapping[str, str]) -> Score:
