@@ -263,6 +263,7 @@ def test_a_run_without_preferences_has_a_report_of_base_and_sft(options, tmp_pat
     assert [line for line in summary.splitlines() if "Did SFT help" in line] == [
         line for line in whole.splitlines() if "Did SFT help" in line
     ]
+    assert summary.startswith("# SFT on &lt;b&gt;sample: what the run shows\n")
     assert "PPO" not in summary and "eward" not in summary and summary.count("- **") == 2
     assert "| Metric | Base | SFT | Nearest question |\n" in summary and "| Metric | Base → SFT |\n" in summary
     page = run["page"].read_text(encoding="utf-8").split('<script type="application/json" id="words">')[0]

@@ -58,7 +58,7 @@ def content(
     without = "" if probes else "-sft"
     published = "page.interval-published" if reference_results.comparable(run.documents["data"]) else "page.interval"
     return {
-        "title": title or Sentence("page.title", {"data": Path(data["dialogues"]).name}),
+        "title": title or Sentence(f"page.title{without}", {"data": Path(data["dialogues"]).name}),
         "lead": Sentence(f"page.lead{without}"),
         "setup": Sentence(f"run.setup{without}", setup | {"seed": str(run.params["seed"])}),
         "count": len(run.samples),
