@@ -151,7 +151,7 @@ def test_what_did_not_end_and_what_is_there_twice_is_left_out(run: Compare) -> N
     text = run("first", "unfinished", "twin", "kl")
     assert text.splitlines()[0] == "| Parameter | first | kl |"
     assert "Left out: unfinished: stage `ppo` has not run since its parameters or inputs changed." in text
-    assert "Left out: twin is first again, down to the last number." in text
+    assert "Left out: twin is identical to first, down to the last number." in text
     assert "nothing is left to compare" in run.error("first", "twin")
 
 
