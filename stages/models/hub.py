@@ -93,7 +93,10 @@ def clear_errors(name: str, revision: str | None) -> Iterator[None]:
             f"model.name: {name} can't be fetched: no network. Download it where there is one (`hf download {name}`) "
             "and set model.name to that folder"
         ) from error
-    except (OSError, ValueError, ImportError, KeyError, AttributeError, TypeError, SafetensorError) as error:
+    except (
+        *(OSError, ValueError, ImportError, KeyError, AttributeError, TypeError, SafetensorError),
+        errors.StrictDataclassError,  # a value of config.json with a wrong type
+    ) as error:
         raise UserError(f"model.name: {name} {_loading(error)}") from error
     except Exception as error:
         if type(error) is not Exception:  # tokenizers has no class of its own for a damaged tokenizer.json

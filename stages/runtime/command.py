@@ -25,6 +25,7 @@ HINTS = {
     errno.EFBIG: "raise the limit on a file's size (`ulimit -f`)",
     errno.EACCES: "check its owner and rights",
     errno.EROFS: "write elsewhere",
+    errno.ENAMETOOLONG: "name a shorter one",
 }
 DISK_FULL = ("No space left on device", "inline_container.cc")
 """What safetensors and `torch.save` say of it, which raise no OSError."""
@@ -56,7 +57,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         except OSError as error:
             if error.errno not in HINTS:
                 raise
-            message = f"{error.filename or 'a write'}: {error.strerror}; {HINTS[error.errno]}, and run again"
+            message = f"{str(error.filename or 'a write')[:300]}: {error.strerror}; {HINTS[error.errno]}, and run again"
             cause = error
         except Exception as error:
             if not any(text in str(error) for text in DISK_FULL):
