@@ -28,7 +28,7 @@ class Setting(NamedTuple):
     def name(self) -> str | Sentence:
         first = self.runs[0].name
         more = {"name": first, "more": str(len(self.runs) - 1)}
-        return Sentence("compare.seeds", more) if len(self.runs) > 1 else first
+        return Sentence("compare.seeds", more) if len({run.name for run in self.runs}) > 1 else first
 
 
 class Change(NamedTuple):
