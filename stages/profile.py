@@ -114,6 +114,8 @@ def merge(document: Any, source: Any) -> None:
             merge(document[name], value)
         elif name not in document or document[name] != value or type(document[name]) is not type(value):
             document[name] = value
+            if (comments := document.ca.items.get(name)) is not None:
+                comments[3] = None  # what stood before a list's first item: ruamel would swallow a later key's line end
 
 
 def keys(document: Any, above: str = "") -> list[tuple[str, Any]]:

@@ -23,6 +23,8 @@ class SftConfig(TrainingConfig):
     num_train_epochs: params.Epochs = 3
     per_device_train_batch_size: params.BatchSize = 8
     learning_rate: params.LearningRate = 4.0e-3
+    logging_steps: params.Steps = 20
+    eval_steps: params.Steps = 100
     max_source_length: params.Tokens = 256
     """Tokens of history and question; the oldest turns are dropped first, and the question is kept."""
     max_target_length: params.Tokens = 128

@@ -146,6 +146,7 @@ try:
     assert not folder.exists() or not processes.is_first()
 except UserError as error:
     print("refused:", error)
+processes.leave()
 """
 
 

@@ -47,7 +47,7 @@ class ModelConfig(params.Section):
     has no such kernel ends in an error."""
     portable: bool = False
     """On a CPU: the same bytes on every x86-64 processor with AVX2, for about twice the CPU time."""
-    cpu_threads: Annotated[int, Field(ge=1, le=256)] | None = None
+    cpu_threads: Annotated[int, Field(ge=1, le=256)] | None = 1
     """Threads of torch on a CPU, however many cores there are. Another number rounds sums differently. null leaves it to
     torch, which takes all cores: for a small model quicker where nothing else runs, far slower where something does."""
     chatglm_first_round: Annotated[int, Field(ge=0, le=1)] = 0

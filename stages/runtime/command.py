@@ -47,6 +47,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         try:
             result = function(*args, **kwargs)
             _note_cost(time.monotonic() - started)
+            processes.leave()
             return result
         except UserError as error:
             message = str(error)

@@ -40,6 +40,13 @@ def on_cpu() -> bool:
     return parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.cuda.is_available()
 
 
+def leave() -> None:
+    """Leave the group of processes. At the interpreter's end its threads can abort a process whose work is done."""
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
 def announce(stage: str) -> None:
     """Say on what the stage runs, before anything else takes long.
 
