@@ -3,6 +3,7 @@
 Time and memory differ from run to run, so they go to the ignored work folder and never into a tracked file.
 """
 
+import atexit
 import errno
 import functools
 import json
@@ -47,7 +48,7 @@ def command(function: Callable[P, R]) -> Callable[P, R]:
         try:
             result = function(*args, **kwargs)
             _note_cost(time.monotonic() - started)
-            processes.leave()
+            atexit.register(processes.leave)
             return result
         except UserError as error:
             message = str(error)
