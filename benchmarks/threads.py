@@ -56,12 +56,13 @@ def step_seconds(seconds: float) -> float:
     ids = torch.randint(3, model.config.vocab_size, (16, 70))
     started, steps, warm = time.monotonic(), 0, seconds / 4
     while (now := time.monotonic()) - started < warm + seconds or not steps:
-        if now - started < warm:
+        measured = now - started >= warm
+        if measured and not steps:
             begun = now
         model(input_ids=ids, labels=ids).loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        steps += now - started >= warm
+        steps += measured
     return (time.monotonic() - begun) / steps
 
 

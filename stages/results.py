@@ -11,6 +11,8 @@ import typer
 
 from stages.metrics.definitions import BASELINE, METRICS, MODELS
 from stages.runtime.command import command, costs
+from stages.runtime.errors import printable
+from stages.text import json_files
 
 
 @command
@@ -49,9 +51,6 @@ def examples(folder: Path) -> str:
 
     The README shows that of the first. No answer decides which questions are shown.
     """
-    from stages.runtime.errors import printable
-    from stages.text import json_files
-
     rows: dict[str, list[dict[str, Any]]] = {}
     for model in MODELS:
         if (file := folder / f"{model}.jsonl").is_file():
