@@ -1,4 +1,4 @@
-"""What SFT and the reward model minimise: TRL's losses and gradients, with every token or pair weighing the same."""
+"""What SFT, the reward model and DPO minimise: TRL's losses and gradients, every token or pair weighing the same."""
 
 from functools import partial
 
@@ -7,8 +7,9 @@ import tiny_models
 import torch
 from peft import get_peft_model
 
+from controls import dpo
 from stages import sft
-from stages.models import base_model, reward
+from stages.models import base_model, reward, stack
 from stages.preference import pairs
 from stages.preference.reward_loss import reward_loss
 from stages.text.encoding import Encoded
@@ -25,15 +26,15 @@ PAIRS = [
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models") / "base"
-    tiny_models.write_base(folder)
-    return base_model.read(folder)
+def base(tiny_folders):
+    return base_model.read(tiny_folders.base)
 
 
-def adapted(base, task):
+def adapted(base, task, merged=()):
+    """A new adapter, whose weights are random, on the base and the adapters that are added into its weights."""
     torch.manual_seed(0)
     model = base.causal_lm() if task == "CAUSAL_LM" else reward.in_float32(base.reward_model())
+    model = stack.load(model, merged).merge_and_unload() if merged else model
     model.config.pad_token_id = PAD
     lora = tiny_models.LORA.replace(dropout=0.0).config(
         task_type=task, init_lora_weights=False, modules_to_save=None if task == "CAUSAL_LM" else ["score"]
@@ -81,6 +82,24 @@ def test_the_reward_model_minimises_trls_loss(base, center, tmp_path):
     config = partial(RewardConfig, center_rewards_coefficient=center or None, disable_dropout=False)
     trainer = trl_trainer(RewardTrainer, config, model, rows, base, tmp_path)
     theirs = trainer.compute_loss(model, next(iter(trainer.get_train_dataloader())))
+    assert found[:, 1].mean().item() == pytest.approx(theirs.item(), rel=1e-5)
+    torch.testing.assert_close(gradients(model, theirs), ours, rtol=1e-4, atol=1e-6)
+
+
+def test_dpo_minimises_trls_loss(base, tiny_folders, tmp_path):
+    """The policy is that of `controls.dpo`; TRL's reference is a plain model, SFT multiplied out from the files."""
+    from trl import DPOConfig, DPOTrainer
+
+    beta = 0.4  # not TRL's default
+    model = adapted(base, "CAUSAL_LM", [tiny_folders.sft])
+    found = dpo.preference_loss(beta)(model, dpo.collate(PAIRS, PAD))
+    ours = gradients(model, found[:, 1].mean())
+    reference = tiny_models.multiply_out(base.causal_lm(), tiny_folders.sft)
+    kind, config = partial(DPOTrainer, ref_model=reference), partial(DPOConfig, beta=beta)
+    texts = [{"prompt": "发烧", "chosen": "多喝水", "rejected": "观察"}]  # this trainer can't be given token ids
+    trainer = trl_trainer(kind, config, model, texts, base, tmp_path)
+    rows = [{"prompt_ids": p.prompt, "chosen_ids": p.chosen, "rejected_ids": p.rejected} for p in PAIRS]
+    theirs = trainer.compute_loss(model, trainer.data_collator(rows))
     assert found[:, 1].mean().item() == pytest.approx(theirs.item(), rel=1e-5)
     torch.testing.assert_close(gradients(model, theirs), ours, rtol=1e-4, atol=1e-6)
 
