@@ -21,9 +21,9 @@ setup: .venv/installed ## make .venv with the locked dependencies
 	touch $@
 
 .PHONY: repro
-repro: check ## run the pipeline: only the stages whose inputs changed
+repro: check ## run the pipeline: only the stages whose inputs changed, JOBS of them at a time
 	@python -m stages.recover
-	dvc repro
+	@python -m stages.repro $(if $(JOBS),--jobs $(JOBS))
 	@python -m stages.results
 	@test -z "$$(git status --porcelain -- dvc.lock reports 2>/dev/null)" || { \
 		echo; git status --short -- dvc.lock reports; \

@@ -18,7 +18,7 @@ import typer
 
 from stages import compare
 from stages.metrics.definitions import MODELS
-from stages.runtime import atomic
+from stages.runtime import atomic, params
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 
@@ -41,8 +41,9 @@ def main(
     listed = dvc("exp", "list", "--name-only").split() + list(compare.queue())
     if old := sorted(set(listed) & set(names)):  # of the same commit; what has not changed since is in the cache
         dvc("exp", "remove", *old)
+    data = outside_git()
     for seed in seeds:
-        dvc(*queue_line(seed))
+        dvc(*queue_line(seed, data))
     dvc("queue", "start", "--jobs", str(jobs))
     try:
         wait(names)
@@ -59,9 +60,18 @@ def name_of(seed: int) -> str:
     return f"seed-{seed}"
 
 
-def queue_line(seed: int) -> list[str]:
-    """The arguments of `dvc` that queue the workspace with this seed."""
-    return ["exp", "run", "--queue", "--name", name_of(seed), "--set-param", f"seed={seed}"]
+def queue_line(seed: int, copied: Sequence[str] = ()) -> list[str]:
+    """The arguments of `dvc` that queue the workspace with this seed, and with copies of these files and folders."""
+    line = ["exp", "run", "--queue", "--name", name_of(seed), "--set-param", f"seed={seed}"]
+    return line + [word for path in copied for word in ("--copy-paths", path)]
+
+
+def outside_git() -> list[str]:
+    """The files and folders of the data that Git does not hold: a queued experiment, a clone, would miss them."""
+    data = params.read(Path("params.yaml"))["data"]
+    git = ["git", "status", "--porcelain", "--ignored", "-z", "--", data["dialogues"], data["preferences"]]
+    listed = subprocess.run(git, capture_output=True, check=False, text=True).stdout.split("\0")
+    return [line[3:].rstrip("/") for line in listed if line.startswith(("??", "!!"))]
 
 
 def dvc(*arguments: str) -> str:

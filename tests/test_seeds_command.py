@@ -2,6 +2,7 @@
 
 import contextlib
 import statistics
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +53,21 @@ def test_an_experiment_that_failed_is_left_out_and_told(project: Project, monkey
 def test_the_line_is_one_that_dvc_takes() -> None:
     from dvc.cli import parse_args
 
-    parsed = parse_args(seeds.queue_line(7))
+    parsed = parse_args(seeds.queue_line(7, ["data/own", "data/own.json"]))
     assert (parsed.queue, parsed.name, parsed.set_param) == (True, "seed-7", ["seed=7"])
+    assert parsed.copy_paths == ["data/own", "data/own.json"]
+
+
+def test_data_that_git_does_not_hold_are_copied(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("dialogues/train.json", "dialogues/test.json", "pairs/own pairs.json", "other/x.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("[]", encoding="utf-8")
+    (tmp_path / ".gitignore").write_text("pairs/\nother/\ntest.json\n", encoding="utf-8")
+    (tmp_path / "params.yaml").write_text("data: {dialogues: dialogues, preferences: pairs/own pairs.json}\n")
+    for line in (["init", "-q"], ["add", "dialogues/train.json"]):
+        subprocess.run(["git", *line], check=True)
+    assert sorted(seeds.outside_git()) == ["dialogues/test.json", "pairs"]
 
 
 def test_each_seed_is_queued_and_waited_for(
