@@ -5,6 +5,7 @@
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -65,6 +66,7 @@ def run(waiting: Mapping[str, set[str]], jobs: int) -> int:
     sorter.prepare()
     ready: list[str] = []
     running: dict[str, tuple[subprocess.Popen[bytes], int]] = {}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end as at Ctrl-C, with the stages
     try:
         while sorter.is_active():
             ready = sorted([*ready, *sorter.get_ready()], key=order.index)
