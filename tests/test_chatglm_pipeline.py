@@ -269,7 +269,8 @@ def test_ppo_scores_as_the_classifier_that_was_trained(run):
     assert found == pytest.approx(scores, abs=1e-5)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.01), ("float16", 1e-3)])
+# four roundings in half precision; a CPU with units of its own for it (AMX, AVX512-FP16) needs 2.4 of them
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-5), ("bfloat16", 4 * 2**-7), ("float16", 4 * 2**-10)])
 def test_checkpointing_and_half_precision(run, dtype, tolerance):
     """The gradients with recomputed activations are those without, in each precision; and near those of float32."""
     tokenizer, exact, prompts = views_of(run)
