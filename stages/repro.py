@@ -21,7 +21,7 @@ from stages.runtime import params, processes, resume
 from stages.runtime.command import command
 
 AT_MOST = 2
-"""Side by side by default: the graph never has more than two long stages at a time, and each holds a model in memory."""
+"""Side by side by default: the graph never has more than two long stages at once, and each holds a model in memory."""
 POLL = 0.1
 """Seconds between two looks at the stages that run."""
 
