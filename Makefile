@@ -109,8 +109,8 @@ profile: setup ## switch params.yaml to profiles/$(NAME).yaml, e.g. make profile
 	@python -m stages.profile $(NAME)
 
 .PHONY: reproduce
-reproduce: setup ## run the smallest profile and compare its bytes with those in Git, on any x86-64; UPDATE=1 writes them, ADD=1 adds
-	@python -m stages.reproduce $(if $(UPDATE),--update) $(if $(ADD),--add)
+reproduce: setup ## run the smallest profile and compare its bytes with those in Git, on any x86-64; UPDATE=1 writes them
+	@python -m stages.reproduce $(if $(UPDATE),--update)
 
 .PHONY: verify
 verify: setup ## run the committed pipeline in two fresh clones and compare the bytes

@@ -2,9 +2,8 @@
 
     python -m stages.reproduce --help
 
-The profile `smallest` computes with kernels that are the same on every x86-64 processor with AVX2 (`model.portable`).
-PPO's last digits nevertheless differ between AMD and Intel (docs/reproducibility.md): its files have a hash of each.
-Any other difference means other code, other data or other versions of libraries.
+The profile `smallest` computes with kernels that are the same on every x86-64 processor with AVX2 (`model.portable`),
+so the bytes do not depend on the machine: a difference means other code, other data or other versions of libraries.
 """
 
 import hashlib
@@ -27,7 +26,6 @@ FILES = ("models/*/*.safetensors", "reports/*/*curve.csv", "reports/rm/scores.js
 @command
 def main(
     update: Annotated[bool, typer.Option("--update", help="write the hashes instead of comparing with them")] = False,
-    add: Annotated[bool, typer.Option("--add", help="after --update elsewhere: add those of this make of CPU")] = False,
 ) -> None:
     """Run the last commit with the profile `smallest` in a fresh clone, and compare hashes of what it leaves."""
     expected = resume.ROOT / "profiles" / f"{PROFILE}.sha256"
@@ -37,26 +35,18 @@ def main(
         found = hashes(folder / PROFILE)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    name = expected.relative_to(resume.ROOT)
-    if update or add:
-        kept = expected.read_text(encoding="utf-8").splitlines() if add else []
-        lines = sorted({*kept, *found.splitlines()}, key=lambda line: line.split("  ")[::-1])
-        atomic.write_text(expected, "".join(f"{line}\n" for line in lines))
-        print(f"{name}: written")
-    elif others := unknown(found, expected.read_text(encoding="utf-8")):
+    if update:
+        atomic.write_text(expected, found)
+        print(f"{expected.relative_to(resume.ROOT)}: written")
+        return
+    before, after = (set(text.splitlines()) for text in (expected.read_text(encoding="utf-8"), found))
+    if before != after:
+        names = sorted({line.split("  ")[1] for line in before ^ after})
         raise UserError(
-            f"other bytes than {name} has: {', '.join(others)}. If code or data were meant to change them: "
-            "`make reproduce UPDATE=1`"
+            f"other bytes than {expected.relative_to(resume.ROOT)} has: {', '.join(names)}. If code or data were meant "
+            "to change them: `make reproduce UPDATE=1`"
         )
-    else:
-        print(f"the same bytes as {name}: {len(found.splitlines())} files")
-
-
-def unknown(found: str, known: str) -> list[str]:
-    """The files of which `found` has another hash than each that `known` has, and those that only one of them has."""
-    new, old = set(found.splitlines()), set(known.splitlines())
-    missing = {line.split("  ")[1] for line in old} - {line.split("  ")[1] for line in new}
-    return sorted(missing | {line.split("  ")[1] for line in new - old})
+    print(f"the same bytes as {expected.relative_to(resume.ROOT)}: {len(after)} files")
 
 
 def hashes(checkout: Path) -> str:

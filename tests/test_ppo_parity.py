@@ -8,6 +8,7 @@ import tiny_models
 import torch
 from accelerate import Accelerator
 from naive_ppo import EOS, SEED, Naive
+from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import GPT2Config, GPT2LMHeadModel
 
 from stages import ppo
@@ -257,6 +258,22 @@ def test_a_gradient_that_is_not_finite_ends_the_run(new_trainer):
     next(iter(trainer.trained.values())).register_hook(lambda gradient: gradient * math.inf)
     with pytest.raises(UserError, match="ppo update 1: `gradient` is not finite"):
         trainer.step()
+
+
+def test_no_operation_of_an_update_rounds_by_the_make_of_processor(new_trainer):
+    """MKL's square root does (runtime/portable.py); the reciprocal one is torch's own."""
+    names = set()
+
+    class Names(TorchDispatchMode):
+        def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+            names.add(operation.overloadpacket.__name__)
+            return operation(*args, **(kwargs or {}))
+
+    trainer = new_trainer()
+    with Names():
+        trainer.step()
+    assert "_fused_adamw_" in names
+    assert not {"sqrt", "sqrt_", "_foreach_sqrt", "_foreach_sqrt_"} & names
 
 
 def test_early_stop_kl_ends_the_run_before_it_learns_from_that_batch(new_trainer, tmp_path, capsys):

@@ -54,9 +54,7 @@ def load(folder: Path, trained: Mapping[str, nn.Parameter], optimizer: torch.opt
         moments = load_file(folder / "optimizer.safetensors")
         for name, parameter in trained.items():
             optimizer.state[parameter] = {
-                "step": moments[f"{name}/step"],  # Adam keeps its step count on the CPU
-                "exp_avg": moments[f"{name}/exp_avg"].to(parameter.device),
-                "exp_avg_sq": moments[f"{name}/exp_avg_sq"].to(parameter.device),
+                key: moments[f"{name}/{key}"].to(parameter.device) for key in ("step", "exp_avg", "exp_avg_sq")
             }
     generators = load_file(folder / "generators.safetensors")
     torch.set_rng_state(generators["cpu"])

@@ -1,9 +1,10 @@
 """The same bytes on another make of CPU: kernels that every x86-64 processor with AVX2 runs alike.
 
 Left alone, torch and MKL choose their kernels by the processor, and sums round differently. Two settings take the
-choice away; both are read when torch is first imported. Measured with torch 2.13 (MKL 2024.0): matrix products,
-attention and elementwise functions have the same bytes on AMD Zen 4 (AVX-512) and on emulated Intel Haswell, Intel
-Skylake and AMD Zen 2. MKL's own `MKL_CBWR=AVX2` does not do it: there AMD and Intel differ.
+choice away; both are read when torch is first imported. docs/reproducibility.md has what was measured. MKL's own
+`MKL_CBWR=AVX2` does not do it: there AMD and Intel differ. Nor does either setting reach `torch.sqrt`, which on a CPU
+MKL starts from an approximation that each make of processor rounds in its own way: so no optimizer here may use it,
+and all of them are the fused ones.
 """
 
 import os
