@@ -122,9 +122,12 @@ def build(
     frozen_base: base_model.Base, sft: Path, rm: Path, config: PpoConfig, device: Any
 ) -> tuple[Any, list[str], list[str]]:
     """The stack with the adapter that trains, and the names of the policy's and the reference's adapters."""
+    from stages.models import fused_lora
+
     model = stack.load(frozen_base.causal_lm(device), [sft, rm])
     if not config.resume_lora_training:
         model.add_adapter("ppo", config.lora.fit(model, "ppo").config(task_type="CAUSAL_LM"))
+        fused_lora.fuse(model)
         return model, ["sft", "ppo"], ["sft"]
     sft_lineage = stack.lineage(sft)
     if sft_lineage.below:

@@ -60,6 +60,8 @@ def main(
         from peft import get_peft_model
         from transformers import set_seed
 
+        from stages.models import fused_lora
+
         set_seed(seed)
         tokenizer = frozen_base.tokenizer()
         encoded = [encode(tokenizer, sample, config) for sample in samples]
@@ -74,7 +76,7 @@ def main(
             answer_loss,
             ["loss"],
             step_weight=sum(len(sample.answer.ids) for sample in in_order) / len(order) * config.batch_size,
-            model=model,
+            model=fused_lora.fuse(model),
             args=trainer.arguments(config, frozen_base.model, seed, state),
             train_dataset=in_order,
             eval_dataset=sorted((encoded[i] for i in dev_rows), key=lambda sample: sample.length),

@@ -140,6 +140,8 @@ def load(model: Any, folders: Sequence[Path]) -> Any:
     """
     from peft import PeftModel
 
+    from stages.models import fused_lora
+
     for folder in folders:
         name = lineage(folder).adapter
         if isinstance(model, PeftModel):
@@ -150,7 +152,7 @@ def load(model: Any, folders: Sequence[Path]) -> Any:
             )
     if folders:
         activate(model, [lineage(folder).adapter for folder in folders])
-    return model.eval()
+    return fused_lora.fuse(model).eval()
 
 
 def activate(model: Any, adapters: Sequence[str], trainable: str | None = None) -> None:
@@ -195,10 +197,12 @@ def merged(model: Any, only_if: bool = True) -> Iterator[None]:
     from peft.tuners.lora import Linear
     from torch.distributed.tensor import DTensor
 
+    from stages.models.fused_lora import FusedLinear
+
     layers = [
         module
         for module in model.modules()
-        if only_if and type(module) is Linear and not isinstance(module.base_layer.weight, DTensor)
+        if only_if and type(module) in (Linear, FusedLinear) and not isinstance(module.base_layer.weight, DTensor)
     ]
     saved = []
     try:
