@@ -61,18 +61,20 @@ def main() -> None:
             for _ in range(arguments.rounds):
                 for name, command in sides.items():
                     runs[name].append(result(command))
-            show(task, runs, setup[f"floor_{task}"], setup.get(f"tokens_{task}"))
+            tokens = setup.get(f"tokens_{task}")
+            show(task, runs, setup[f"floor_{task}"], tokens and [tokens, setup.get(f"peer_tokens_{task}", tokens)])
 
 
-def show(task: str, runs: dict[str, list[dict[str, float]]], floor: float, tokens: float | None) -> None:
-    """One line: medians over the rounds. `tokens`: what a training run reads, without padding."""
+def show(task: str, runs: dict[str, list[dict[str, float]]], floor: float, tokens: list[float] | None) -> None:
+    """One line: medians over the rounds. `tokens`: what a training run of either side reads, without padding."""
     speeds = {name: [run["samples"] / run["seconds"] for run in found] for name, found in runs.items()}
     ratio = statistics.median(a / b for a, b in zip(speeds["ours"], speeds["peer"], strict=True))
     speed = [statistics.median(values) for values in speeds.values()]
     memory = [statistics.median(run["peak_mb"] - run["imports_mb"] for run in found) for found in runs.values()]
     padding = losses = f"{'':8}{'':8}"
     if tokens is not None:
-        padding = "".join(f"{100 * (1 - tokens / found[0]['positions']):8.1f}" for found in runs.values())
+        sides = zip(tokens, runs.values(), strict=True)
+        padding = "".join(f"{100 * (1 - count / found[0]['positions']):8.1f}" for count, found in sides)
         losses = "".join(f"{found[0]['loss']:9.4f}" for found in runs.values())
     print(
         f"{task:8}{speed[0]:10.2f}{speed[1]:10.2f}{ratio:9.2f}×{memory[0]:11.0f}{memory[1]:10.0f}"

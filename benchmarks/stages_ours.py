@@ -15,9 +15,9 @@ from benchmarks.measure import Meter
 from stages import sft
 from stages.generation import generate, loop  # noqa: F401  (imports belong to the imports' memory)
 from stages.generation.decoding import Decoding
-from stages.models import base_model, reward
+from stages.models import base_model, fused_lora, reward
 from stages.models.lora import LoraConfig
-from stages.preference import pairs
+from stages.preference import batches, pairs
 from stages.preference.reward_loss import reward_loss
 from stages.text.encoding import Encoded
 from stages.training import length_grouping, trainer, weighted
@@ -64,11 +64,11 @@ def train(
         step_weight = sum(len(row.answer.ids) for row in rows) / len(rows) * config.batch_size
     else:
         rows = [pairs.EncodedPair(t["prompt"], t["chosen"], t["rejected"]) for t in texts]
-        lengths = [max(row.lengths) for row in rows]
+        lengths = [row.tokens for row in rows]
         classifier = reward.in_float32(base.reward_model())
         classifier.config.pad_token_id = pad
         model = peft.get_peft_model(classifier, lora.config(task_type="SEQ_CLS", modules_to_save=["score"]))
-        measure, collate = reward_loss(0.0), partial(pairs.collate, pad=pad)
+        measure, collate = reward_loss(0.0), batches.collator(model, rows[0], pad)
         step_weight = config.batch_size
     order = length_grouping.length_grouped_order(lengths, config.batch_size, 1, settings["seed"])
     with tempfile.TemporaryDirectory() as work:
@@ -79,7 +79,7 @@ def train(
             measure,
             ["loss"] if task == "sft" else ["loss", "accuracy", "margin"],
             step_weight,
-            model=model,
+            model=fused_lora.fuse(model),
             args=args,
             train_dataset=[rows[i] for i in order],
             data_collator=collate,

@@ -43,7 +43,8 @@ def main(folder: Path, settings: dict[str, Any]) -> None:
         "parameters": network.num_parameters(),
         "vocab_size": len(tokenizer),
         "tokens_sft": prompts + answers,
-        "tokens_rm": 2 * prompts + answers + others,
+        "tokens_rm": prompts + answers + others,
+        "peer_tokens_rm": 2 * prompts + answers + others,  # a pair's prompt is computed once for each answer
     }
     print(json.dumps(found | floor(network, texts, settings)))
 
@@ -66,7 +67,7 @@ def floor(network: Any, texts: list[dict[str, list[int]]], settings: dict[str, A
     return {
         # The base is frozen: its backward pass has the gradients of the activations alone, as many products as forward.
         "floor_sft": 2 * ((prompt + answer) * trunk + answer * top),
-        "floor_rm": 2 * (2 * prompt + answer + other) * trunk,
+        "floor_rm": 2 * (prompt + answer + other) * trunk,
         "floor_predict": prompt * trunk + settings["new_tokens"] * step,
     }
 

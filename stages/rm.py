@@ -3,7 +3,6 @@
 python -m stages.rm --help
 """
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +41,9 @@ def main(
         from peft import get_peft_model
         from transformers import set_seed
 
+        from stages.models import fused_lora
+        from stages.preference import batches
+
         set_seed(seed)
         tokenizer = frozen_base.tokenizer()
         pad = tokenizer.pad_token_id
@@ -50,7 +52,7 @@ def main(
         model = reward.in_float32(frozen_base.reward_model())
         model.config.get_text_config().pad_token_id = pad
         lora = config.lora.fit(model, "rm").config(task_type="SEQ_CLS", modules_to_save=["score"])
-        model = get_peft_model(model, lora)
+        model = fused_lora.fuse(get_peft_model(model, lora))
         run = weighted.trainer(
             reward_loss(config.center_rewards_coefficient),
             ["loss", *MEASURED],
@@ -59,7 +61,7 @@ def main(
             args=trainer.arguments(config, frozen_base.model, seed, state),
             train_dataset=in_order,
             eval_dataset=pairs.by_length(pairs.encode(tokenizer, choosing, config)),
-            data_collator=partial(pairs.collate, pad=pad),
+            data_collator=batches.collator(model, in_order[0], pad),
             callbacks=trainer.callbacks(state),
         )
         trainer.train(run, state)

@@ -10,7 +10,7 @@ from peft import get_peft_model
 from controls import dpo
 from stages import sft
 from stages.models import base_model, reward, stack
-from stages.preference import pairs
+from stages.preference import batches, pairs
 from stages.preference.reward_loss import reward_loss
 from stages.text.encoding import Encoded
 from stages.training import weighted
@@ -71,12 +71,12 @@ def test_sft_minimises_trls_loss(base, tmp_path):
     torch.testing.assert_close(gradients(model, theirs), ours, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("center", [0.0, 0.01])
-def test_the_reward_model_minimises_trls_loss(base, center, tmp_path):
+@pytest.mark.parametrize(("center", "kind"), [(0.0, batches.Together), (0.01, batches.Together), (0.01, batches.Apart)])
+def test_the_reward_model_minimises_trls_loss(base, center, kind, tmp_path):
     from trl import RewardConfig, RewardTrainer
 
     model = adapted(base, "SEQ_CLS")
-    found = reward_loss(center)(model, pairs.collate(PAIRS, PAD))
+    found = reward_loss(center)(model, kind(PAD)(PAIRS))
     ours = gradients(model, found[:, 1].mean())
     rows = [{"chosen_ids": [*p.prompt, *p.chosen], "rejected_ids": [*p.prompt, *p.rejected]} for p in PAIRS]
     config = partial(RewardConfig, center_rewards_coefficient=center or None, disable_dropout=False)

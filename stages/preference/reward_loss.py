@@ -14,9 +14,9 @@ def reward_loss(center_rewards_coefficient: float) -> weighted.Measure:
     def measure(model: Any, batch: dict[str, Any]) -> Any:
         import torch
 
-        # No mask: no token attends to the padding after it, and the score is read at the last token before it.
-        scores = torch.cat([model(input_ids=ids, use_cache=False).logits for ids in batch["ids"]])
-        chosen, rejected = scores.float().squeeze(-1)[batch["place"]].chunk(2)
+        from stages.preference import batches
+
+        chosen, rejected = batches.scores(model, batch).chunk(2)
         margin = chosen - rejected
         loss = -torch.nn.functional.logsigmoid(margin) + center_rewards_coefficient * (chosen + rejected) ** 2
         return torch.stack([torch.ones_like(loss), loss, (margin > 0).to(loss.dtype), margin], dim=1)
