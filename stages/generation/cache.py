@@ -14,15 +14,16 @@ class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]
 
     is_sliding = False  # a sliding window is masked, not dropped: every layer has the same columns
 
-    def __init__(self, columns: int):
+    def __init__(self, rows: int, columns: int):
         super().__init__()
-        self.columns = columns
+        self.rows, self.columns = rows, columns
         self.length = 0
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         self.dtype, self.device = key_states.dtype, key_states.device
         for name, states in (("keys", key_states), ("values", value_states)):
-            setattr(self, name, states.new_empty(*states.shape[:2], self.columns, states.shape[3]))
+            # zeros: a masked column still takes part, and 0 times what was there before need not be 0
+            setattr(self, name, states.new_zeros(self.rows, states.shape[1], self.columns, states.shape[3]))
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -45,15 +46,56 @@ class PreallocatedLayer(CacheLayerMixin):  # type: ignore[misc]
 
     def select(self, rows: Tensor) -> "PreallocatedLayer":
         """The layer with these rows alone."""
-        selected = PreallocatedLayer(self.columns)
+        selected = PreallocatedLayer(len(rows), self.columns)
         selected.lazy_initialization(self.keys[rows, :, :1], self.values[rows, :, :1])
         selected.update(self.keys[rows, :, : self.length], self.values[rows, :, : self.length])
         return selected
 
 
-def preallocated(layers: int, columns: int) -> Any:
+class PromptLayer(CacheLayerMixin):  # type: ignore[misc]
+    """The prompts of some rows, which are written to their place in the whole layer and attend to each other alone.
+
+    Args:
+        whole: a layer with room for them.
+        column: the first one that they take.
+    """
+
+    is_sliding = False
+
+    def __init__(self, whole: Any, rows: slice, column: int):
+        super().__init__()
+        self.whole, self.rows, self.column = whole, rows, column
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        if not self.whole.is_initialized:
+            self.whole.lazy_initialization(key_states, value_states)
+        self.dtype, self.device, self.is_initialized = self.whole.dtype, self.whole.device, True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        self.lazy_initialization(key_states, value_states)
+        columns = slice(self.column, self.column + key_states.shape[2])
+        self.whole.keys[self.rows, :, columns] = key_states
+        self.whole.values[self.rows, :, columns] = value_states
+        return key_states, value_states
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return query_length, 0
+
+    def get_seq_length(self) -> int:
+        return 0
+
+    def get_max_length(self) -> int:
+        return int(self.whole.columns)
+
+
+def preallocated(layers: int, rows: int, columns: int) -> Any:
     """A cache for a model of so many layers."""
-    return Cache(layers=[PreallocatedLayer(columns) for _ in range(layers)])
+    return Cache(layers=[PreallocatedLayer(rows, columns) for _ in range(layers)])
+
+
+def for_prompts(layers: list[Any], rows: slice, column: int) -> Any:
+    """A cache that writes the prompts of these rows into the layers, from this column on."""
+    return Cache(layers=[PromptLayer(layer, rows, column) for layer in layers])
 
 
 def select(cache: Any, rows: Tensor) -> Any:

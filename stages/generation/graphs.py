@@ -46,9 +46,7 @@ class RecordedSteps:
 
     def first(self) -> Tensor:
         storage = self.storage
-        logits = steps.last_logits(
-            self.language_model, self.ids, self.mask, self.positions, Cache(layers=storage.layers)
-        )
+        logits = steps.read_prompts(self.language_model, self.ids, self.mask, self.positions, storage.layers)
         ahead = self.mask.new_zeros(len(self.mask), storage.mask.shape[-1] - self.used)
         hidden = steps.additive(torch.cat([self.mask, ahead], dim=1), self.language_model)
         assert hidden is not None
@@ -85,7 +83,7 @@ class StorageLayer(CacheLayerMixin):  # type: ignore[misc]
         super().__init__()
         self.rows, self.columns = rows, columns
         self.column: Tensor | None = None
-        """[1], where a recorded pass writes; None while the prompts are read."""
+        """[1], where a pass writes."""
         self.view = (rows, columns)
         """The part that a recorded pass works on."""
 
@@ -96,13 +94,6 @@ class StorageLayer(CacheLayerMixin):  # type: ignore[misc]
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        if self.column is None:
-            batch, width = key_states.shape[0], key_states.shape[2]
-            self.keys[:batch, :, :width] = key_states
-            self.values[:batch, :, :width] = value_states
-            return key_states, value_states
         rows, columns = self.view
         keys, values = self.keys[:rows, :, :columns], self.values[:rows, :, :columns]
         keys.index_copy_(2, self.column, key_states)
@@ -110,10 +101,10 @@ class StorageLayer(CacheLayerMixin):  # type: ignore[misc]
         return keys, values
 
     def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
-        return (query_length if self.column is None else self.view[1]), 0
+        return self.view[1], 0
 
     def get_seq_length(self) -> int:
-        return 0 if self.column is None else self.view[1] - 1
+        return self.view[1] - 1
 
     def get_max_length(self) -> int:
         return self.columns
@@ -133,8 +124,6 @@ class Storage:
                 rows, columns = max(rows, found.rows), max(columns, found.columns)
                 del cls.known[language_model], found  # before the new one is allocated
             found = cls.known[language_model] = cls(language_model, rows, columns)
-        for layer in found.layers:
-            layer.column = None
         return found
 
     def __init__(self, language_model: Any, rows: int, columns: int):

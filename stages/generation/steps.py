@@ -7,6 +7,9 @@ from torch import Tensor
 
 from stages.generation import cache
 
+PROMPT_TOKENS = {"cpu": 1024, "cuda": 2**15}
+"""Positions of prompts that go through the model at a time: on a CPU as many as its caches hold."""
+
 
 class Steps:
     """Passes whose keys, values and mask grow by a column with each token. Their storage is allocated once.
@@ -20,7 +23,8 @@ class Steps:
     def __init__(self, language_model: Any, ids: Tensor, mask: Tensor, limit: int):
         self.language_model, self.ids, self.mask = language_model, ids, mask
         batch, self.columns = ids.shape
-        self.cache = cache.preallocated(language_model.config.get_text_config().num_hidden_layers, self.columns + limit)
+        layers = language_model.config.get_text_config().num_hidden_layers
+        self.cache = cache.preallocated(layers, batch, self.columns + limit)
         self.real = torch.cat([mask, mask.new_ones(batch, limit)], dim=1)
         self.hidden_columns = additive(self.real, language_model)
         self.padded = not bool(mask.all())
@@ -28,7 +32,10 @@ class Steps:
 
     def first(self) -> Tensor:
         """Logits [B, V] of each row's first new token."""
-        return self._logits(self.ids, self.mask)
+        logits = read_prompts(self.language_model, self.ids, self.mask, self.positions, self.cache.layers)
+        for layer in self.cache.layers:
+            layer.length = self.columns
+        return logits
 
     def next(self, chosen: Tensor) -> Tensor:
         """Logits [B, V] of the token after the chosen ones [B]."""
@@ -38,7 +45,7 @@ class Steps:
         if self.hidden_columns is not None:
             # made once: left to itself, transformers builds it anew for each token, and asks the device about it
             mask = self.hidden_columns[..., : self.columns] if self.padded else None
-        return self._logits(chosen[:, None], mask)
+        return last_logits(self.language_model, chosen[:, None], mask, self.positions, self.cache)
 
     def keep(self, rows: Tensor) -> None:
         """Go on with these rows alone."""
@@ -46,8 +53,34 @@ class Steps:
         self.real, self.positions = self.real[rows], self.positions[rows]
         self.hidden_columns = None if self.hidden_columns is None else self.hidden_columns[rows]
 
-    def _logits(self, ids: Tensor, mask: Tensor | None) -> Tensor:
-        return last_logits(self.language_model, ids, mask, self.positions, self.cache)
+
+def read_prompts(language_model: Any, ids: Tensor, mask: Tensor, positions: Tensor, layers: list[Any]) -> Tensor:
+    """Logits [B, V] of each row's first new token; keys and values go into the layers.
+
+    A few rows at a time, without the columns that are padding for all of them: so rows of like length side by side, as
+    `generate` orders them, cost no more than their own tokens.
+    """
+    width = ids.shape[1]
+    most = PROMPT_TOKENS.get(ids.device.type, PROMPT_TOKENS["cuda"])
+    found, lengths = [], mask.sum(1).tolist()
+    for rows in passes(lengths, most):
+        start = width - max(lengths[rows])
+        kept = cache.for_prompts(layers, rows, start)
+        found.append(
+            last_logits(language_model, ids[rows, start:], mask[rows, start:], positions[rows, ..., start:], kept)
+        )
+    return torch.cat(found)
+
+
+def passes(lengths: list[int], most: int) -> list[slice]:
+    """Neighbouring rows, together no more than `most` positions with their padding, or one row alone."""
+    found, start, longest = [], 0, 0
+    for row, length in enumerate(lengths):
+        if row > start and max(longest, length) * (row - start + 1) > most:
+            found.append(slice(start, row))
+            start, longest = row, 0
+        longest = max(longest, length)
+    return [*found, slice(start, len(lengths))]
 
 
 def last_logits(language_model: Any, ids: Tensor, mask: Tensor | None, positions: Tensor, kept: Any) -> Tensor:
