@@ -235,14 +235,16 @@ def sft(shape: Shape, model: ModelConfig, config: SftConfig) -> dict[str, int]:
 
 
 def rm(shape: Shape, model: ModelConfig, config: RmConfig) -> dict[str, int]:
-    """Both answers of each pair go through side by side, while it trains and when it judges the held-out ones."""
-    rows, length = 2 * config.per_device_train_batch_size, config.max_source_length + config.max_target_length
+    """Both answers of a pair go through behind one prompt while it trains (ChatGLM: side by side, as all do when the
+    held-out ones are judged)."""
+    pairs, source, target = config.per_device_train_batch_size, config.max_source_length, config.max_target_length
+    rows, length = (2 * pairs, source + target) if shape.chatglm else (pairs, source + 2 * target)
     precision = training(model.dtype)
     return {
         "adapters": 16 * adapter(shape, config.lora),
         "largest phase": max(
             trained(shape, precision, config.lora, rows, length, model.gradient_checkpointing),
-            read(shape, scoring(model.dtype, shape.chatglm), config.lora, rows, length),
+            read(shape, scoring(model.dtype, shape.chatglm), config.lora, 2 * pairs, source + target),
         ),
     }
 

@@ -56,7 +56,7 @@ def main(
     scores = {}
     for name, head in heads.items():
         with stack.active(model, [name]):
-            scores[name] = reward.score(
+            scores[name] = reward.score_by_prompt(
                 model, head, prompts, [answer.ids for answer in answers], tokenizer.pad_token_id, TOKENS_PER_BATCH
             )
     if not processes.is_first():

@@ -55,16 +55,14 @@ def main(
         name: [Text(encoding.normalize(tokenizer, row["predict"]), row.get("eos", True)) for row in each]
         for name, each in generated.items()
     }
-    found = {}
-    for name, each in texts.items():
-        columns = {}
-        for judge, scorer in scorers.items():
-            with stack.active(model, [judge]):
-                columns[judge] = scorer.of_answers(samples, each)
-        if name in policies:
-            adapters = [stack.lineage(folder).adapter for folder in policies[name][:-1]] + [f"policy-{name}"]
-            columns["kl"] = scorers["reward"].kl(samples, each, adapters, ["sft"])
-        found[name] = columns
+    found: dict[str, dict[str, list[float]]] = {name: {} for name in texts}
+    for judge, scorer in scorers.items():
+        with stack.active(model, [judge]):
+            for name, column in scorer.of_answers(samples, texts).items():
+                found[name][judge] = column
+    for name in policies:
+        adapters = [stack.lineage(folder).adapter for folder in policies[name][:-1]] + [f"policy-{name}"]
+        found[name]["kl"] = scorers["reward"].kl(samples, texts[name], adapters, ["sft"])
     if not processes.is_first():
         return
 

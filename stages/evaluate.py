@@ -77,7 +77,7 @@ def main(
         model = stack.load(frozen_base.causal_lm(accelerator.device), [sft, ppo, rm])
         scorer = Scorer(model, reward.load_head(rm, accelerator.device), tokenizer, config)
         with stack.active(model, ["reward"]):
-            rewards = {name: scorer.of_answers(samples, each) for name, each in (texts | changed).items()}
+            rewards = scorer.of_answers(samples, texts | changed)
             judged = scorer.of_pairs(pairs)
         policy, reference = ([stack.lineage(f).adapter for f in folders] for folders in (policy_stack, [sft]))
         drift = scorer.kl(samples, texts["ppo"], policy, reference)

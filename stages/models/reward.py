@@ -78,3 +78,43 @@ def score(
             for row, value in zip(rows, head(at_end.float()).squeeze(-1).tolist(), strict=False):
                 scores[row] = value
     return scores
+
+
+ROW = 512
+"""Tokens of a prompt and those of its responses that share a row: attention's time grows with their square."""
+
+
+def score_by_prompt(
+    model: Any, head: Any, prompts: Sequence[list[int]], responses: Sequence[list[int]], pad: int, tokens_per_batch: int
+) -> list[float]:
+    """As `score`, but a prompt is computed once for all of its responses, where the model can do that."""
+    import torch
+
+    from stages.models import forward, shared_prompt
+
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for at, prompt in enumerate(prompts):
+        groups.setdefault(tuple(prompt), []).append(at)
+    example, its_responses = max(groups.items(), key=lambda group: len(group[1]))
+    if len(its_responses) == 1 or shared_prompt.why_not(
+        model, (example, [responses[at] for at in its_responses[:2]]), pad
+    ):
+        return score(model, head, prompts, responses, pad, tokens_per_batch)
+
+    rows: list[tuple[tuple[int, ...], list[int]]] = []
+    for shared, members in groups.items():
+        rows.append((shared, []))
+        for at in members:
+            filled = len(shared) + sum(len(responses[other]) for other in rows[-1][1])
+            if rows[-1][1] and filled + len(responses[at]) > min(ROW, tokens_per_batch):
+                rows.append((shared, []))
+            rows[-1][1].append(at)
+    packed = [(shared, [responses[at] for at in members]) for shared, members in rows]
+    scores = [0.0] * len(prompts)
+    with torch.no_grad():
+        for batch in forward.plan([shared_prompt.length(row) for row in packed], tokens_per_batch):
+            states = shared_prompt.end_states(model, [packed[number] for number in batch], pad)
+            members = [at for number in batch for at in rows[number][1]]
+            for at, value in zip(members, head(states.float()).squeeze(-1).tolist(), strict=True):
+                scores[at] = value
+    return scores

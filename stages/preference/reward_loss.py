@@ -16,7 +16,7 @@ def reward_loss(center_rewards_coefficient: float) -> weighted.Measure:
 
         from stages.preference import batches
 
-        chosen, rejected = batches.scores(model, batch).chunk(2)
+        chosen, rejected = batches.scores(model, batch).unbind(1)
         margin = chosen - rejected
         loss = -torch.nn.functional.logsigmoid(margin) + center_rewards_coefficient * (chosen + rejected) ** 2
         return torch.stack([torch.ones_like(loss), loss, (margin > 0).to(loss.dtype), margin], dim=1)

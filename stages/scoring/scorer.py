@@ -1,6 +1,6 @@
 """Texts → rewards, and how far the policy is from the SFT model on them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stages.metrics import probes
@@ -36,10 +36,15 @@ class Scorer:
 
     def rewards(self, prompts: Sequence[list[int]], texts: Sequence[Text]) -> list[float]:
         pad, size = self.tokenizer.pad_token_id, self.config.tokens_per_batch
-        return reward.score(self.model, self.head, prompts, [self.answer(text) for text in texts], pad, size)
+        return reward.score_by_prompt(self.model, self.head, prompts, [self.answer(text) for text in texts], pad, size)
 
-    def of_answers(self, samples: Sequence[records.Sample], texts: Sequence[Text]) -> list[float]:
-        return self.rewards([self.prompt(sample) for sample in samples], texts)
+    def of_answers(
+        self, samples: Sequence[records.Sample], texts: Mapping[str, Sequence[Text]]
+    ) -> dict[str, list[float]]:
+        """Of several answers to each sample: name → a reward per sample."""
+        prompts = [self.prompt(sample) for sample in samples]
+        found = self.rewards(prompts * len(texts), [text for each in texts.values() for text in each])
+        return {name: found[n * len(prompts) : (n + 1) * len(prompts)] for n, name in enumerate(texts)}
 
     def of_pairs(self, pairs: Sequence[records.Pair]) -> list[dict[str, Any]]:
         """Each pair's scores under its own question and under another pair's, and its chosen answer's rival from there.
@@ -52,13 +57,18 @@ class Scorer:
         own_prompts = [self.prompt(pair) for pair in pairs]
         other_prompts = [own_prompts[at] for at in other]
         chosen, rejected = [Text(p.chosen, True) for p in pairs], [Text(p.rejected, True) for p in pairs]
-        columns = {
-            "chosen": self.rewards(own_prompts, chosen),
-            "rejected": self.rewards(own_prompts, rejected),
-            "chosen_other_question": self.rewards(other_prompts, chosen),
-            "rejected_other_question": self.rewards(other_prompts, rejected),
-            "chosen_of_other": self.rewards(own_prompts, [chosen[at] for at in other]),
+        asked = {
+            "chosen": (own_prompts, chosen),
+            "rejected": (own_prompts, rejected),
+            "chosen_other_question": (other_prompts, chosen),
+            "rejected_other_question": (other_prompts, rejected),
+            "chosen_of_other": (own_prompts, [chosen[at] for at in other]),
         }
+        found = self.rewards(
+            [prompt for prompts, _ in asked.values() for prompt in prompts],
+            [text for _, texts in asked.values() for text in texts],
+        )
+        columns = {name: found[n * len(pairs) : (n + 1) * len(pairs)] for n, name in enumerate(asked)}
         return [
             {"question": question, "chosen_length": len(pair.chosen), "rejected_length": len(pair.rejected)}
             | {name: round(values[at], 4) for name, values in columns.items()}
