@@ -98,7 +98,7 @@ def test_both_sides_do_the_same_work(task, prepared, theirs, capsys):
     else:
         assert ours["loss"] == pytest.approx(peer["loss"], rel=0.01)
         assert ours["positions"] > 0 and peer["positions"] > 0
-    stages.show(task, {"ours": [ours], "peer": [peer]}, 1e-3, None if task == "predict" else 100)
+    stages.show(task, {"ours": [ours], "peer": [peer]}, 1e-3, None if task == "predict" else [100, 100])
     assert capsys.readouterr().out.startswith(task)
 
 

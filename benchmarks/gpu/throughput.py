@@ -26,7 +26,7 @@ from stages import sft
 from stages.generation.generate import generate
 from stages.models import forward, reward, stack
 from stages.models.lora import LoraConfig
-from stages.preference import pairs
+from stages.preference import batches, pairs
 from stages.preference.reward_loss import reward_loss
 from stages.rl.trainer import Trainer
 
@@ -94,12 +94,17 @@ def train_rm(session: Session, shape: memory.Shape, model: Any, config: dict[str
     network.score.to(session.device)
     network = adapted(network, settings.lora, model, "SEQ_CLS", modules_to_save=["score"])
     asked = [pairs.EncodedPair(p, [7] * target, [8] * target) for p in networks.prompts(shape, rows, source)]
-    found = pairs.collate(asked, networks.PAD)
-    batch = {"ids": [ids.to(session.device) for ids in found["ids"]], "place": found["place"].to(session.device)}
+    found = batches.Apart(networks.PAD)(asked) if shape.chatglm else batches.Together(networks.PAD)(asked)
+    batch = {
+        name: [half.to(session.device) for half in each] if isinstance(each, list) else each.to(session.device)
+        for name, each in found.items()
+    }
     loss = reward_loss(settings.center_rewards_coefficient)
     work = passed(session, model, network, lambda: loss(network, batch)[:, 1].sum())
-    flops = 2 * rows * trained_flops(shape, source + target, 0)
-    return rates(session, session.seconds(work), 2 * rows * (source + target), flops)
+    prompts = 2 if shape.chatglm else 1  # of a pair
+    tokens = prompts * source + 2 * target
+    flops = rows * trained_flops(shape, tokens, 0)
+    return rates(session, session.seconds(work), rows * tokens, flops)
 
 
 def passed(session: Session, model: Any, network: Any, loss: Any) -> Any:
