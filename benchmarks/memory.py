@@ -32,6 +32,7 @@ from typing import Any
 
 from stages import profile
 from stages.base import BaseConfig
+from stages.generation.steps import PROMPT_TOKENS
 from stages.models import base_model
 from stages.models.base_model import ModelConfig
 from stages.models.lora import LoraConfig
@@ -211,7 +212,8 @@ def generating(shape: Shape, model: ModelConfig, lora: LoraConfig | None, rows: 
     """The whole cache, and reading the prompts, or else a later token: one layer twice, and the sampling."""
     a = BYTES[model.dtype]
     layer = 2 * shape.kv_heads * shape.head_dim * a * rows * (prompt + new)
-    first = read(shape, scoring(model.dtype, shape.chatglm), lora, rows, prompt)
+    at_once = min(rows, max(1, PROMPT_TOKENS["cuda"] // prompt))
+    first = read(shape, scoring(model.dtype, shape.chatglm), lora, at_once, prompt)
     later = layer + rows * shape.vocab * (a + 4 + 4 + 8 + 8)
     return shape.layers * layer + max(first, later)
 
