@@ -25,6 +25,8 @@ from stages.runtime.errors import UserError
 WAITING = ("Queued", "Running")
 POLL = 10
 """Seconds between two looks at the queue."""
+PATIENCE = 6
+"""Looks at a queue that waits for a worker before another one is started."""
 
 
 @command
@@ -46,7 +48,7 @@ def main(
         dvc(*queue_line(seed, data))
     dvc("queue", "start", "--jobs", str(jobs))
     try:
-        wait(names)
+        wait(names, jobs)
     except KeyboardInterrupt:
         print("\nthe queue goes on; see `make watch` and `dvc queue status`", file=sys.stderr)
         raise SystemExit(130) from None
@@ -87,15 +89,23 @@ def dvc(*arguments: str) -> str:
         return out.read()
 
 
-def wait(names: Sequence[str]) -> None:
-    """Return once none of the experiments waits or runs; each that ends is told."""
-    left = set(names)
+def wait(names: Sequence[str], jobs: int) -> None:
+    """Return once none of the experiments waits or runs; each that ends is told.
+
+    A worker of DVC's can end while others still wait, most of all on a busy machine: it is then started again.
+    """
+    left, idle = set(names), 0
     while left:
         statuses = compare.queue()
         ended = {name for name in left if statuses.get(name) not in WAITING}
         for name in sorted(ended):
             print(f"{name}: {statuses.get(name, 'gone').lower()}", file=sys.stderr)
         left -= ended
+        states = [statuses.get(name) for name in left]
+        idle = idle + 1 if "Queued" in states and states.count("Running") < jobs else 0
+        if idle == PATIENCE:
+            dvc("queue", "start", "--jobs", str(jobs))
+            idle = 0
         if left:
             time.sleep(POLL)
 

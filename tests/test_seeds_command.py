@@ -103,6 +103,18 @@ def test_each_seed_is_queued_and_waited_for(
     assert printed.err == "seed-1: success\nseed-2: failed\n"
 
 
+def test_a_worker_that_ended_too_early_is_started_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    one_of_two = {"seed-1": "Running", "seed-2": "Queued"}
+    both, none = dict.fromkeys(one_of_two, "Running"), dict.fromkeys(one_of_two, "Success")
+    states = [one_of_two] * (seeds.PATIENCE - 1) + [both] + [one_of_two] * seeds.PATIENCE + [none]
+    started: list[Any] = []
+    monkeypatch.setattr(seeds, "dvc", lambda *arguments: started.append((*arguments, len(states))))
+    monkeypatch.setattr(compare, "queue", lambda: states.pop(0))
+    monkeypatch.setattr(seeds, "POLL", 0)
+    seeds.wait(["seed-1", "seed-2"], jobs=2)
+    assert started == [("queue", "start", "--jobs", "2", 1)], "only after as many looks in a row"
+
+
 def test_a_seed_that_runs_already_is_left_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
