@@ -102,7 +102,7 @@ def predicting(settings: dict[str, Any]) -> dict[str, Any]:
         "stage": "sft",
         "do_predict": True,
         "predict_with_generate": True,
-        "per_device_eval_batch_size": settings["predict_batch_size"],
+        "per_device_eval_batch_size": settings["peer_predict_batch_size"],
         "do_sample": True,
         "temperature": 0.95,
         "top_k": 0,

@@ -86,7 +86,7 @@ def train(task: str, folder: Path, tokenizer: Any, texts: Any, settings: dict[st
 def predict(folder: Path, tokenizer: Any, texts: Any, settings: dict[str, Any], meter: Meter) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(folder / "base", dtype=torch.float32).eval()
     model.generation_config.eos_token_id = None
-    size, prompts = settings["predict_batch_size"], sorted((text["prompt"] for text in texts), key=len)
+    size, prompts = settings["peer_predict_batch_size"], sorted((text["prompt"] for text in texts), key=len)
     tokens = 0
     meter.start()
     for start in range(0, len(prompts), size):

@@ -28,6 +28,7 @@ SMALL = {
     "lora_r": 2,
     "samples": 8,
     "predict_batch_size": 4,
+    "peer_predict_batch_size": 2,
     "new_tokens": 4,
     "updates": 2,
     "micro_batch_size": 1,

@@ -65,10 +65,11 @@ def split(rng: Random, count: int, answers: set[str], questions: set[str]) -> li
 
 def preferences(rng: Random, questions: set[str]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
     """Preference records with distinct questions, none of them a test question."""
+    more = Random(SEED)
     out: list[tuple[dict[str, Any], dict[str, Any]]] = []
     seen: set[str] = set()
     while len(out) < PREFERENCES:
-        row, fact = record(rng)
+        row, fact = record(rng, more)
         asked = [row["instruction"], *(said for said, _ in row.get("history", []))]
         if fact["key"] not in seen and not questions & set(asked):
             seen.add(fact["key"])

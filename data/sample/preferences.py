@@ -3,7 +3,8 @@
 What makes an answer better is mostly its content, so most pairs can only be told by the question: the worse answer is
 the right one of another illness, of another person, or of another question, as fluent and often as long as the better
 one. Among right answers the one that says more is better; among wrong ones the one that says less. Padding, a foreign
-addition, a repetition or a broken sentence lose.
+addition, a repetition, stray characters or a broken sentence lose: without such pairs a reward model learns that more
+sentences are better, whatever they say.
 """
 
 from collections.abc import Callable
@@ -167,6 +168,48 @@ def mixed(rng: Random, asked: Prompt, right: str) -> Answer:
     return "foreign addition", right + other_question(rng, asked, "short")[1]
 
 
+def foreign(rng: Random, asked: Prompt) -> str:
+    """A sentence that is right for another illness or topic and says nothing that holds here too."""
+    mine = ()
+    if asked.case:
+        illness, drug = asked.case.illness, asked.case.treatment and asked.case.treatment.drug.name
+        mine = (*illness.care, illness.diet, illness.avoid, illness.test.name, illness.place, drug or illness.name)
+    while True:
+        if rng.random() < 0.25:
+            text = doctor.topic_answer(rng, rng.choice([topic for topic in TOPICS if topic != asked.topic]), "short")
+        else:
+            illness, kind = rng.choice([case for case in CASES if case[0].treatments[case[1]]])
+            text = doctor.answer(rng, Case(illness, person(rng, kind)), rng.choice(FOREIGN), "short")
+        if not any(own in text for own in mine):
+            return text
+
+
+def worsened(rng: Random, asked: Prompt, right: str) -> Answer:
+    """A right answer that goes on with what is true elsewhere, says again what it has said, or has stray characters."""
+    how = rng.random()
+    if how < 0.55:
+        return "foreign addition", right + "".join(foreign(rng, asked) for _ in range(rng.choice((1, 1, 2, 2, 3, 4))))
+    clauses = right.removesuffix("。").replace("。", "，").split("，")
+    if how < 0.8:
+        again = [rng.choice(clauses) for _ in range(rng.choice((1, 1, 2, 3)))]
+        return "repeated", right + rng.choice(("，", "。")).join(again) + "。"
+    return "garbled", garbled(rng, right, foreign(rng, asked))
+
+
+def garbled(rng: Random, text: str, others: str) -> str:
+    """A text with one to three stray characters of another one, inserted or in another character's place."""
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        starts = [0, *(at + 1 for at, character in enumerate(text[:-1]) if character in "，。")]
+        at = rng.choice(starts) if rng.random() < 0.5 else rng.randrange(len(text) - 1)
+        stray = rng.choice([character for character in others if character not in "，。"])
+        text = text[:at] + stray + text[at + (rng.random() < 0.5) :]
+    return text
+
+
+FOREIGN = ("drug", "dose", "care", "warn", "diet", "test", "course", "cause")
+"""The questions whose answers are added where nobody asked them."""
+WORSENED = 0.35
+"""The share of records in which such an answer follows the last right one, longer and yet worse."""
 WEIGHTS = {
     "full short other": 14, "full short other-short": 25, "four": 12, "full other": 14, "short other": 18, "short other-full": 6,
     "person": 12, "intent": 10, "urgency": 10, "complete": 8, "padded": 9, "mixed": 4, "spoilt": 3,
@@ -216,8 +259,13 @@ def ranking(rng: Random, asked: Prompt, plan: str) -> list[Answer] | None:
     return [rng.choice((short, middle, short)), ("padded", padded(rng, short[1]))]
 
 
-def record(rng: Random) -> tuple[dict[str, Any], dict[str, Any]]:
-    """One record and its entry in `facts.json`, which also tells the kind of each answer."""
+def record(rng: Random, more: Random) -> tuple[dict[str, Any], dict[str, Any]]:
+    """One record and its entry in `facts.json`, which also tells the kind of each answer.
+
+    Args:
+        rng: draws the questions and their ranked answers.
+        more: draws the worsened answers; apart, so that other ones leave all else as it is.
+    """
     while True:
         asked, plan = prompt(rng), draw(rng, WEIGHTS)
         answers = ranking(rng, asked, plan)
@@ -229,6 +277,9 @@ def record(rng: Random) -> tuple[dict[str, Any], dict[str, Any]]:
         else:
             continue
         break
+    if answers[-1][0].startswith("other") and more.random() < WORSENED:
+        right = sum(kind in doctor.SIZES for kind, _ in answers)
+        answers.insert(right, worsened(more, asked, more.choice(answers[:right])[1]))
     row = {"instruction": asked.question, "input": "", "output": [text for _, text in answers]}
     round_ = Round(asked.question, answers[0][1], asked.intent, asked.case, asked.topic)
     fact = entry(asked.history, round_) | {"answers": [kind for kind, _ in answers]}
