@@ -34,6 +34,7 @@ SMALL = {
     "micro_batch_size": 1,
     "tokens_per_batch": 200,
 }
+steps = scaling.steps
 PEERS = {"ppo_trl", "stages_trl", "stages_llamafactory"}
 """They import what stands beside them: run as files, by the interpreter of a peer's environment."""
 
@@ -103,11 +104,13 @@ def test_both_sides_do_the_same_work(task, prepared, theirs, capsys):
     assert capsys.readouterr().out.startswith(task)
 
 
-def test_scaling(monkeypatch, capsys):
-    monkeypatch.setattr(scaling, "START", scaling.START | SMALL)
-    monkeypatch.setattr(scaling, "STEPS", {"length": [{"repeat": 1}, {"repeat": 2}]})
+@pytest.mark.parametrize("task", ["sft", "ppo"])
+def test_scaling(task, monkeypatch, capsys):
+    monkeypatch.setattr(scaling, "STAGES", scaling.STAGES | SMALL)
+    monkeypatch.setattr(scaling, "PPO", scaling.PPO | SMALL)
+    monkeypatch.setattr(scaling, "steps", lambda task: {"length": steps(task)["length"][:2]})
     monkeypatch.setattr(scaling, "result", lambda command: run(*command[2:]))
-    monkeypatch.setattr(sys, "argv", ["scaling"])
+    monkeypatch.setattr(sys, "argv", ["scaling", "--task", task])
     scaling.main()
     head, one, two = capsys.readouterr().out.splitlines()
     assert "CPU s" in head and one.split()[0] == two.split()[0] == "length"
