@@ -175,7 +175,7 @@ def foreign(rng: Random, asked: Prompt) -> str:
         illness, drug = asked.case.illness, asked.case.treatment and asked.case.treatment.drug.name
         mine = (*illness.care, illness.diet, illness.avoid, illness.test.name, illness.place, drug or illness.name)
     while True:
-        if rng.random() < 0.25:
+        if rng.random() < (0.75 if asked.topic else 0.25):  # what lies near is mistaken for an answer
             text = doctor.topic_answer(rng, rng.choice([topic for topic in TOPICS if topic != asked.topic]), "short")
         else:
             illness, kind = rng.choice([case for case in CASES if case[0].treatments[case[1]]])
