@@ -208,8 +208,8 @@ def garbled(rng: Random, text: str, others: str) -> str:
 
 FOREIGN = ("drug", "dose", "care", "warn", "diet", "test", "course", "cause")
 """The questions whose answers are added where nobody asked them."""
-WORSENED = 0.35
-"""The share of records in which such an answer follows the last right one, longer and yet worse."""
+WORSENED = 0.5
+"""In so many records such an answer follows the last right one; in all about everyday topics, which are few."""
 WEIGHTS = {
     "full short other": 14, "full short other-short": 25, "four": 12, "full other": 14, "short other": 18, "short other-full": 6,
     "person": 12, "intent": 10, "urgency": 10, "complete": 8, "padded": 9, "mixed": 4, "spoilt": 3,
@@ -277,7 +277,7 @@ def record(rng: Random, more: Random) -> tuple[dict[str, Any], dict[str, Any]]:
         else:
             continue
         break
-    if answers[-1][0].startswith("other") and more.random() < WORSENED:
+    if answers[-1][0].startswith("other") and (asked.topic or more.random() < WORSENED):
         right = sum(kind in doctor.SIZES for kind, _ in answers)
         answers.insert(right, worsened(more, asked, more.choice(answers[:right])[1]))
     row = {"instruction": asked.question, "input": "", "output": [text for _, text in answers]}
