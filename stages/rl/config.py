@@ -26,7 +26,7 @@ class PpoConfig(Section):
     training, and the base is the reference (the tutorial's other mode)."""
 
     # the run
-    total_episodes: Steps = 1920
+    total_episodes: Steps = 1536
     """Responses sampled in all; one update takes batch_size of them."""
     batch_size: BatchSize = 32
     """Responses per update, over all processes."""
