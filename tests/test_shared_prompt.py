@@ -44,6 +44,7 @@ def test_rewards_are_those_of_each_answer_alone(tiny_folders, attention, row, mo
     ("make", "reason"),
     [
         (lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE)), None),
+        (lambda: Qwen3ForCausalLM(Qwen3Config(**SHAPE, attn_implementation="eager")), None),
         (lambda: GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=16, n_layer=2, n_head=2, n_positions=64)), None),
         (lambda: MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=4)), "window"),
     ],
