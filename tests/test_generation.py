@@ -4,8 +4,9 @@ import math
 
 import pytest
 import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from stages.generation import generate, sampling, transformers_generate
+from stages.generation import generate, loop, sampling, steps, transformers_generate
 from stages.generation.decoding import PLAIN
 
 SHARES = [0.5, 0.3, 0.2]
@@ -127,3 +128,37 @@ def test_without_sampling_the_likeliest_is_taken_whatever_else_is_set():
 
 def test_the_same_key_gives_the_same_numbers():
     assert generate._uniforms("a", 3) == generate._uniforms("a", 5)[:3] != generate._uniforms("b", 3)
+
+
+@pytest.fixture
+def tiny_qwen3():
+    torch.manual_seed(5)
+    config = Qwen3Config(
+        vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=8, max_position_embeddings=64, initializer_range=1.0,
+    )  # fmt: skip
+    return Qwen3ForCausalLM(config).eval()
+
+
+def answers(model, prompts, eos, most=12):
+    keys = [str(i) for i in range(len(prompts))]
+    return dict(generate.generate(model, prompts, keys, PLAIN, most, len(prompts), eos, 0))
+
+
+def test_prompts_read_in_several_passes_are_answered_as_in_one(tiny_qwen3, monkeypatch):
+    prompts = [[5 + i for i in range(length)] for length in (2, 9, 3, 8, 5)]
+    expected = answers(tiny_qwen3, prompts, [63])
+    monkeypatch.setitem(steps.PROMPT_TOKENS, "cpu", 17)
+    assert steps.passes([9, 8, 5, 3, 2], 17) == [slice(0, 1), slice(1, 3), slice(3, 5)]
+    found = answers(tiny_qwen3, prompts, [63])
+    assert {row: answer.ids for row, answer in found.items()} == {row: answer.ids for row, answer in expected.items()}
+
+
+def test_rows_that_ended_are_not_answered_on(tiny_qwen3):
+    passes = []
+    tiny_qwen3.model.register_forward_hook(lambda *_: passes.append(1))
+    first = {answer.ids[0] for answer in answers(tiny_qwen3, [[7, 8, 9], [7, 8]], [63], most=1).values()}
+    passes.clear()
+    found = answers(tiny_qwen3, [[7, 8, 9], [7, 8]], sorted(first), most=50)
+    assert all(len(answer.ids) == 1 and answer.ended for answer in found.values())
+    assert len(passes) <= loop.CHECK
