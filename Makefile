@@ -79,7 +79,7 @@ test: setup ## lint, types and tests; among these the smallest run of the whole 
 	python -m pytest
 
 .PHONY: test-fast
-test-fast: setup ## the tests that need no trained model
+test-fast: setup ## the tests that start no stage and no other program, in about a minute
 	python -m pytest -m "not slow and not browser and not gpu and not real"
 
 .PHONY: real-model

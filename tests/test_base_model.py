@@ -13,6 +13,8 @@ sys.path[:0] = [str(FOLDER), str(SAMPLE)]
 import corpus  # noqa: E402
 import vocabulary  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 TEXT = "我嗓子疼三天了，咽口水也疼。\n可以喝蓝芩口服液吗？一次两支，38.5℃（IgM、CT）！"
 
 

@@ -15,6 +15,8 @@ from parameters import ROOT
 
 from benchmarks import ppo, scaling, stages
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "vocab_size": 400,
     "hidden_size": 16,

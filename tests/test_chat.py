@@ -28,6 +28,8 @@ from stages.serving import chat_models, conversation, interrupts, model_names, r
 from stages.serving.model_names import Name
 from stages.text import encoding
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 QUESTIONS = ["我发烧三天了", "需要做核酸检测吗？"]
 

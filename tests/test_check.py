@@ -15,6 +15,8 @@ from stages import check
 from stages.rl.config import PpoConfig
 from stages.runtime import atomic, params, resume
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 

@@ -19,7 +19,7 @@ from stages.page import compare_inputs, compare_settings, line_chart, text_diff
 from stages.page.i18n import dictionary
 from stages.page.lock import Lock
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # in dependencies of DVC
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # in dependencies of DVC
 
 
 @pytest.fixture(scope="module")

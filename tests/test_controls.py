@@ -21,6 +21,8 @@ from controls import best_of_n, findings, halves, models
 from stages.page.reward_model import wilson
 from stages.text import records
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_bound_of_best_of_n_by_hand() -> None:
     assert models.kl_bound(1) == 0

@@ -17,7 +17,7 @@ from finished_runs import Project
 
 from stages import experiments
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # in dependencies of DVC
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # in dependencies of DVC
 
 LIMIT = 900
 """Seconds for the grid; on an idle machine of two cores it takes about one minute."""

@@ -13,6 +13,8 @@ from stages.generation.generate import generate, left_pad
 from stages.models import base_model, chatglm, stack
 from stages.models.chatglm.modeling import ChatGLMForCausalLM
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 NEW = 40
 NEVER = [10**6]

@@ -13,6 +13,8 @@ from stages import launch
 from stages.runtime import environment, resume
 from stages.runtime.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 SHOW = """#!{python}
 import json, os, sys

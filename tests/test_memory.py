@@ -13,6 +13,8 @@ from stages.models import chatglm
 from stages.models.chatglm.configuration import ChatGLMConfig
 from stages.models.lora import LoraConfig
 
+pytestmark = pytest.mark.slow
+
 torch.set_num_threads(1)
 CARDS = {
     "chatglm-6b": 24, "chatglm-6b-12gb": 12, "qwen3-0.6b": 24, "qwen3-1.7b": 24,

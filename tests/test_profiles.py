@@ -18,6 +18,8 @@ from stages.runtime.errors import UserError
 from stages.sft import SftConfig
 from stages.training import trainer
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PROFILES = ROOT / "profiles"
 NAMES = sorted(path.stem for path in PROFILES.glob("*.yaml"))

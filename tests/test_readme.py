@@ -12,6 +12,8 @@ import pytest
 import run_readme
 from imports import ROOT
 
+pytestmark = pytest.mark.slow
+
 DOCUMENTS = sorted(
     path.relative_to(ROOT).as_posix()
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "data/README.md"]

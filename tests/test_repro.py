@@ -9,7 +9,10 @@ from dvc.repo import Repo
 from stages import repro
 from stages.runtime import resume
 
-pytestmark = pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning")  # in a dependency of DVC
+pytestmark = [  # the warning is of a dependency of DVC
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore:_NoneStep.value:DeprecationWarning"),
+]
 
 MEET = """
 import pathlib, sys, time

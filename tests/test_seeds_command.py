@@ -11,7 +11,7 @@ from finished_runs import Project
 
 from stages import compare, seeds
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # in dependencies of DVC
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # in dependencies of DVC
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import yaml
 from checkouts import at_work_in, git
 from imports import ROOT
 
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # in dependencies of DVC
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # in dependencies of DVC
 
 
 class Quiet(SimpleHTTPRequestHandler):

@@ -15,6 +15,8 @@ import pytest
 
 from stages.runtime import atomic, parent, resume
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 HOLD = """
 import sys, time

@@ -8,6 +8,8 @@ from chatglm_cases import close
 from stages.models.chatglm.configuration import ChatGLMConfig
 from stages.models.chatglm.modeling import ChatGLMForCausalLM, positions_of
 
+pytestmark = pytest.mark.slow
+
 SIZES = {
     "one layer, one head of 4": {"num_layers": 1, "num_attention_heads": 1, "hidden_size": 4},
     "three heads of 12, odd sizes": {

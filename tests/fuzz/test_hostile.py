@@ -5,6 +5,8 @@ import hostile_folders
 import hostile_params
 import pytest
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("seed", range(4))
 def test_no_data_file_breaks_preprocess_or_import(tmp_path, seed):
