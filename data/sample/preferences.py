@@ -3,8 +3,7 @@
 What makes an answer better is mostly its content, so most pairs can only be told by the question: the worse answer is
 the right one of another illness, of another person, or of another question, as fluent and often as long as the better
 one. Among right answers the one that says more is better; among wrong ones the one that says less. Padding, a foreign
-addition, a repetition, stray characters or a broken sentence lose: without such pairs a reward model learns that more
-sentences are better, whatever they say.
+addition, a repetition, stray characters or a broken sentence lose: with few such pairs PPO rambled (see README.md).
 """
 
 from collections.abc import Callable
@@ -209,7 +208,7 @@ def garbled(rng: Random, text: str, others: str) -> str:
 FOREIGN = ("drug", "dose", "care", "warn", "diet", "test", "course", "cause")
 """The questions whose answers are added where nobody asked them."""
 WORSENED = 0.5
-"""In so many records such an answer follows the last right one; in all about everyday topics, which are few."""
+"""Of the records that end with a wrong answer, so many have one before it; all about everyday topics, which are few."""
 WEIGHTS = {
     "full short other": 14, "full short other-short": 25, "four": 12, "full other": 14, "short other": 18, "short other-full": 6,
     "person": 12, "intent": 10, "urgency": 10, "complete": 8, "padded": 9, "mixed": 4, "spoilt": 3,
