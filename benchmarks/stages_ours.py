@@ -64,7 +64,7 @@ def train(
         step_weight = sum(len(row.answer.ids) for row in rows) / len(rows) * config.batch_size
     else:
         rows = [pairs.EncodedPair(t["prompt"], t["chosen"], t["rejected"]) for t in texts]
-        lengths = [row.tokens for row in rows]
+        lengths = [pairs.questions([row])[0][0].tokens for row in rows]
         classifier = reward.in_float32(base.reward_model())
         classifier.config.pad_token_id = pad
         model = peft.get_peft_model(classifier, lora.config(task_type="SEQ_CLS", modules_to_save=["score"]))

@@ -40,6 +40,15 @@ def test_lengths_are_alike_within_a_batch():
     assert firsts != sorted(firsts, reverse=True), "batches come in random order"
 
 
+def test_groups_stay_side_by_side():
+    lengths = [10 + i // 3 for i in range(900)]
+    groups = [[i, i + 1, i + 2] for i in range(0, 900, 3)]
+    order = length_grouped_order(lengths, 12, 2, seed=1, groups=groups)
+    assert Counter(order) == dict.fromkeys(range(900), 2)
+    assert [order[i : i + 3] for i in range(0, 1800, 3)] != sorted(groups * 2)
+    assert all(order[i : i + 3] in groups for i in range(0, 1800, 3)), "12 and its windows are multiples of 3"
+
+
 def test_padding_share_by_hand():
     # batches (2, 4) and (3, 3) and (5): 17 tokens on 8 + 6 + 5 positions
     assert padding_share([2, 4, 3, 3, 5], 2) == round(1 - 17 / 19, 4)

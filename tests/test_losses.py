@@ -21,8 +21,10 @@ SAMPLES = [
     for n in (4, 20, 9, 31, 12, 15, 7, 26)
 ]
 PAIRS = [
-    pairs.EncodedPair([*range(9, 9 + n)], [40 + n] * (n // 2) + [3], [7, 8, 9][: n % 4] + [3]) for n in range(3, 11)
+    pairs.EncodedPair([*range(9, 9 + n)], [40 + n] * (n // 2) + [3], [7, 8, 9][: n % 4] + [3]) for n in range(3, 9)
 ]
+# one question's three answers
+PAIRS += [pairs.EncodedPair([5, 6, 7], [n] * n + [3], [m] * m + [3]) for n, m in ((6, 4), (6, 1), (4, 1))]
 
 
 @pytest.fixture(scope="module")

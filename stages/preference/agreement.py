@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stages.models import reward
-from stages.preference.pairs import EncodedPair
+from stages.preference.pairs import EncodedPair, questions
 from stages.text import records
 
 TOKENS_PER_BATCH = 2048
@@ -16,17 +16,18 @@ def score_pairs(
 ) -> list[dict[str, Any]]:
     """Scores and character lengths of both answers of each pair."""
     model.eval()
-    prompts = [pair.prompt for pair in encoded for _ in ("chosen", "rejected")]
-    answers = [answer for pair in encoded for answer in (pair.chosen, pair.rejected)]
-    scores = reward.score(model, reward.trained_head(model), prompts, answers, pad, TOKENS_PER_BATCH)
+    asked, places = questions(encoded)
+    prompts = [question.prompt for question in asked for _ in question.answers]
+    answers = [answer for question in asked for answer in question.answers]
+    scores = reward.score_by_prompt(model, reward.trained_head(model), prompts, answers, pad, TOKENS_PER_BATCH)
     return [
         {
-            "chosen": round(scores[2 * i], 4),
-            "rejected": round(scores[2 * i + 1], 4),
+            "chosen": round(scores[chosen], 4),
+            "rejected": round(scores[rejected], 4),
             "chosen_length": len(pair.chosen),
             "rejected_length": len(pair.rejected),
         }
-        for i, pair in enumerate(pairs)
+        for pair, (chosen, rejected) in zip(pairs, places, strict=True)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Pairs as batches: both answers behind one copy of their prompt, or, where a model can't do that, each in its row."""
+"""Pairs as batches: a question's answers behind one copy of its prompt, or, where a model can't do that, each apart."""
 
 import sys
 from collections.abc import Sequence
@@ -8,41 +8,46 @@ import torch
 from torch import Tensor
 
 from stages.models import forward, shared_prompt
-from stages.preference.pairs import EncodedPair
+from stages.preference.pairs import EncodedPair, questions
 
 
 class Together(NamedTuple):
-    """Collates b pairs into b rows: prompt, chosen answer, rejected answer."""
+    """Collates b pairs into a row for each question: its prompt, then its answers."""
 
     pad: int
 
     def __call__(self, pairs: Sequence[EncodedPair]) -> dict[str, Any]:
-        """`shared_prompt.Packed` of b rows and 2b answers."""
-        rows = [(pair.prompt, (pair.chosen, pair.rejected)) for pair in pairs]
-        return shared_prompt.pack(rows, self.pad)._asdict()
+        """`shared_prompt.Packed`; places: [b, 2], which of its N answers are each pair's chosen and rejected."""
+        rows, places = questions(pairs)
+        return shared_prompt.pack(rows, self.pad)._asdict() | {"places": torch.tensor(places)}
 
 
 class Apart(NamedTuple):
-    """Collates b pairs into 2b rows, padded on the right: the shorter half apart from the longer."""
+    """Collates b pairs into a row for each answer, padded on the right: the shorter half apart from the longer."""
 
     pad: int
 
     def __call__(self, pairs: Sequence[EncodedPair]) -> dict[str, Any]:
-        """halves: two of [b, T]; lengths: [2b], tokens of their rows; place: [2b], the row of each answer."""
-        prompts = [pair.prompt for pair in pairs for _ in range(2)]
-        answers = [answer for pair in pairs for answer in (pair.chosen, pair.rejected)]
+        """halves: [B, T] each; lengths: of each half, [B], tokens of their rows; places: [b, 2], the pairs' rows."""
+        asked, places = questions(pairs)
+        prompts = [question.prompt for question in asked for _ in question.answers]
+        answers = [answer for question in asked for answer in question.answers]
         order = sorted(range(len(answers)), key=forward.lengths(prompts, answers).__getitem__)
-        plan = [order[: len(pairs)], order[len(pairs) :]]
+        middle = (len(order) + 1) // 2
+        plan = [half for half in (order[:middle], order[middle:]) if half]
         halves = [batch for _, batch in forward.batches(prompts, answers, plan, self.pad, "cpu")]
-        lengths = torch.cat([half.lengths for half in halves])
-        return {"halves": [half.ids for half in halves], "lengths": lengths, "place": torch.tensor(order).argsort()}
+        return {
+            "halves": [half.ids for half in halves],
+            "lengths": [half.lengths for half in halves],
+            "places": torch.tensor(order).argsort()[torch.tensor(places)],
+        }
 
 
 def collator(model: Any, example: EncodedPair, pad: int) -> Together | Apart:
     """How this model's pairs are collated: together, unless that gives an example's answers other states."""
     reason = shared_prompt.why_not(model, (example.prompt, (example.chosen, example.rejected)), pad)
     if reason:
-        print(f"rm: {reason}, so the prompt of a pair is computed once for each answer", file=sys.stderr)
+        print(f"rm: {reason}, so a prompt is computed once for each of its answers", file=sys.stderr)
         return Apart(pad)
     return Together(pad)
 
@@ -57,16 +62,15 @@ def scores(model: Any, batch: dict[str, Any]) -> Tensor:
     head = unwrapped.base_model.model.score
     if "halves" in batch:
         # No mask: no token attends to the padding after it.
-        passes = zip(batch["halves"], batch["lengths"].chunk(2), strict=True)
         found = [
             _states(model, head, input_ids=ids, use_cache=False)[torch.arange(len(ids), device=ids.device), lengths - 1]
-            for ids, lengths in passes
+            for ids, lengths in zip(batch["halves"], batch["lengths"], strict=True)
         ]
-        states = torch.cat(found)[batch["place"]]
+        states = torch.cat(found)
     else:
         inputs = shared_prompt.inputs(unwrapped, batch["ids"], batch["positions"], batch["parts"])
         states = _states(model, head, **inputs)[batch["ends"][:, 0], batch["ends"][:, 1]]
-    pairs: Tensor = head(states).view(-1, 2)
+    pairs: Tensor = head(states).squeeze(-1)[batch["places"]]
     return pairs
 
 

@@ -1,4 +1,8 @@
-"""Preference pairs as token ids, in the order of training."""
+"""Preference pairs as token ids, in the order of training: a question's pairs side by side, sharing their answers.
+
+A question with K answers gives up to K(K - 1)/2 pairs. As in InstructGPT (Ouyang et al. 2022, section 3.5) they are
+learnt together, so that each answer is computed once and not K - 1 times.
+"""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,10 +17,16 @@ class EncodedPair(NamedTuple):
     chosen: list[int]
     rejected: list[int]
 
+
+class Question(NamedTuple):
+    prompt: list[int]
+    answers: list[list[int]]
+    """Each once."""
+
     @property
     def tokens(self) -> int:
-        """Of the prompt and both answers."""
-        return len(self.prompt) + len(self.chosen) + len(self.rejected)
+        """Of the prompt and all answers."""
+        return len(self.prompt) + sum(map(len, self.answers))
 
 
 def encode(tokenizer: Any, pairs: Sequence[records.Pair], config: RmConfig) -> list[EncodedPair]:
@@ -32,17 +42,59 @@ def encode(tokenizer: Any, pairs: Sequence[records.Pair], config: RmConfig) -> l
 
 
 def in_training_order(pairs: Sequence[EncodedPair], config: RmConfig, seed: int) -> list[EncodedPair]:
-    """The pairs of all epochs, those of a batch of like length."""
-    lengths = [pair.tokens for pair in pairs]
-    order = length_grouping.length_grouped_order(lengths, config.batch_size, config.num_train_epochs, seed)
+    """The pairs of all epochs, each question's side by side, those of a batch from questions of like length."""
+    groups = _by_prompt(pairs)
+    order = length_grouping.length_grouped_order(
+        _lengths(pairs, groups), config.batch_size, config.num_train_epochs, seed, groups
+    )
     return [pairs[i] for i in order]
 
 
 def by_length(pairs: Sequence[EncodedPair]) -> list[EncodedPair]:
     """The order of evaluation."""
-    return sorted(pairs, key=lambda pair: pair.tokens)
+    groups = _by_prompt(pairs)
+    lengths = _lengths(pairs, groups)
+    return [pairs[i] for group in sorted(groups, key=lambda group: lengths[group[0]]) for i in group]
+
+
+def questions(pairs: Sequence[EncodedPair]) -> tuple[list[Question], list[tuple[int, int]]]:
+    """The questions of some pairs, and where each pair's chosen and rejected answers are among all their answers."""
+    found, count = [], 0
+    places = [(0, 0)] * len(pairs)
+    for group in _by_prompt(pairs):
+        seen: dict[tuple[int, ...], int] = {}
+        for i in group:
+            for answer in (pairs[i].chosen, pairs[i].rejected):
+                seen.setdefault(tuple(answer), count + len(seen))
+            places[i] = seen[tuple(pairs[i].chosen)], seen[tuple(pairs[i].rejected)]
+        found.append(Question(pairs[group[0]].prompt, [list(answer) for answer in seen]))
+        count += len(seen)
+    return found, places
 
 
 def padding_share(pairs: Sequence[EncodedPair], batch_size: int) -> float:
-    """Share of the positions that are padding when each pair is a row."""
-    return length_grouping.padding_share([pair.tokens for pair in pairs], batch_size)
+    """Share of the positions that are padding when the pairs are read in batches, with a row for each question."""
+    used = padded = 0
+    for start in range(0, len(pairs), batch_size):
+        tokens = [question.tokens for question in questions(pairs[start : start + batch_size])[0]]
+        used += sum(tokens)
+        padded += max(tokens) * len(tokens)
+    return round(1 - used / padded, 4)
+
+
+def _by_prompt(pairs: Sequence[EncodedPair]) -> list[list[int]]:
+    """Indices of the pairs of each prompt, in the order in which the prompts first appear."""
+    found: dict[tuple[int, ...], list[int]] = {}
+    for i, pair in enumerate(pairs):
+        found.setdefault(tuple(pair.prompt), []).append(i)
+    return list(found.values())
+
+
+def _lengths(pairs: Sequence[EncodedPair], groups: Sequence[Sequence[int]]) -> list[int]:
+    """Tokens of each pair's question."""
+    lengths = [0] * len(pairs)
+    for group in groups:
+        [question], _ = questions([pairs[i] for i in group])
+        for i in group:
+            lengths[i] = question.tokens
+    return lengths

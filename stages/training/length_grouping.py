@@ -13,13 +13,17 @@ MEGABATCH = 50
 """Batches that are sorted together: wide enough to group lengths, small enough to keep the shuffle."""
 
 
-def length_grouped_order(lengths: Sequence[int], batch_size: int, epochs: float, seed: int) -> list[int]:
+def length_grouped_order(
+    lengths: Sequence[int], batch_size: int, epochs: float, seed: int, groups: Sequence[Sequence[int]] | None = None
+) -> list[int]:
     """Indices of all epochs' samples; batches hold samples of like length and come in random order.
 
     Args:
         lengths: tokens of each sample.
         batch_size: samples of one optimizer step.
         epochs: a fraction at the end takes that part of the last shuffle.
+        groups: samples of the same length that stay side by side, but where a batch or a window ends between them;
+            otherwise each is alone.
 
     Returns:
         Every index once an epoch (the last fraction apart), later epochs after earlier ones but for the one window
@@ -29,9 +33,9 @@ def length_grouped_order(lengths: Sequence[int], batch_size: int, epochs: float,
     generator = random.Random(seed)
     stream: list[int] = []
     for _ in range(ceil(epochs)):
-        indices = list(range(len(lengths)))
-        generator.shuffle(indices)
-        stream += indices
+        shuffled = list(groups or [[i] for i in range(len(lengths))])
+        generator.shuffle(shuffled)
+        stream += [i for group in shuffled for i in group]
     stream = stream[: round(epochs * len(lengths))]
     missing = -len(stream) % batch_size
     stream += [stream[i % len(stream)] for i in range(missing)]
