@@ -20,7 +20,7 @@ from stages.models.lora import LoraConfig
 from stages.preference import batches, pairs
 from stages.preference.reward_loss import reward_loss
 from stages.text.encoding import Encoded
-from stages.training import length_grouping, trainer, weighted
+from stages.training import samples, trainer, weighted
 from stages.training.config import TrainingConfig
 
 FOREVER = 10**9
@@ -57,20 +57,19 @@ def train(
     pad = tokenizer.pad_token_id
     lora = LoraConfig(r=settings["lora_r"], alpha=settings["lora_r"])
     if task == "sft":
-        rows: list[Any] = [sft.EncodedSample(Encoded(t["prompt"]), Encoded(t["chosen"])) for t in texts]
-        lengths = [row.length for row in rows]
+        rows: list[Any] = [samples.EncodedSample(Encoded(t["prompt"]), Encoded(t["chosen"])) for t in texts]
         model = peft.get_peft_model(base.causal_lm(), lora.config(task_type="CAUSAL_LM"))
-        measure, collate = sft.answer_loss, partial(sft.collate, pad=pad)
+        measure, collate = sft.answer_loss, partial(samples.collate, pad=pad)
         step_weight = sum(len(row.answer.ids) for row in rows) / len(rows) * config.batch_size
+        in_order: list[Any] = samples.in_training_order(rows, config, settings["seed"])
     else:
         rows = [pairs.EncodedPair(t["prompt"], t["chosen"], t["rejected"]) for t in texts]
-        lengths = [pairs.questions([row])[0][0].tokens for row in rows]
         classifier = reward.in_float32(base.reward_model())
         classifier.config.pad_token_id = pad
         model = peft.get_peft_model(classifier, lora.config(task_type="SEQ_CLS", modules_to_save=["score"]))
         measure, collate = reward_loss(0.0), batches.collator(model, rows[0], pad)
         step_weight = config.batch_size
-    order = length_grouping.length_grouped_order(lengths, config.batch_size, 1, settings["seed"])
+        in_order = pairs.in_training_order(rows, config, settings["seed"])
     with tempfile.TemporaryDirectory() as work:
         args = trainer.arguments(config, base.model, settings["seed"], Path(work))
         args.eval_strategy, args.save_strategy, args.load_best_model_at_end = "no", "no", False
@@ -81,12 +80,12 @@ def train(
             step_weight,
             model=fused_lora.fuse(model),
             args=args,
-            train_dataset=[rows[i] for i in order],
+            train_dataset=in_order,
             data_collator=collate,
             callbacks=[meter.callback()],
         )
         run.train()
-    meter.report(samples=len(order), **meter.found)
+    meter.report(samples=len(in_order), **meter.found)
 
 
 def predict(base: base_model.Base, texts: list[dict[str, list[int]]], settings: dict[str, Any], meter: Meter) -> None:

@@ -25,7 +25,7 @@ from stages.runtime import atomic, params, processes, resume
 from stages.runtime.command import command
 from stages.text import held_out, records
 from stages.text.encoding import Encoded
-from stages.training import trainer, weighted
+from stages.training import samples, trainer, weighted
 
 
 class DpoConfig(params.Section):
@@ -91,7 +91,7 @@ def main(
 def collate(batch: Sequence[pairs.EncodedPair], pad: int) -> dict[str, Any]:
     """What SFT's loss reads, [2b, T]: all chosen answers, then all rejected ones."""
     rows = [(pair.prompt, pair.chosen) for pair in batch] + [(pair.prompt, pair.rejected) for pair in batch]
-    return sft.collate([sft.EncodedSample(Encoded(prompt), Encoded(ids)) for prompt, ids in rows], pad)
+    return samples.collate([samples.EncodedSample(Encoded(prompt), Encoded(ids)) for prompt, ids in rows], pad)
 
 
 def preference_loss(beta: float) -> weighted.Measure:

@@ -3,10 +3,9 @@
 python -m stages.sft --help
 """
 
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 
@@ -15,15 +14,13 @@ from stages.models.lora import LoraConfig
 from stages.runtime import atomic, params, processes, resume
 from stages.runtime.command import command
 from stages.text import encoding, held_out, records
-from stages.training import length_grouping, trainer, weighted
+from stages.training import samples, trainer, weighted
 from stages.training.config import TrainingConfig
 
 
 class SftConfig(TrainingConfig):
-    num_train_epochs: params.Epochs = 3
-    per_device_train_batch_size: params.BatchSize = 8
+    num_train_epochs: params.Epochs = 4
     learning_rate: params.LearningRate = 4.0e-3
-    logging_steps: params.Steps = 20
     eval_steps: params.Steps = 100
     max_source_length: params.Tokens = 256
     """Tokens of history and question; the oldest turns are dropped first, and the question is kept."""
@@ -49,7 +46,7 @@ def main(
     data_seed = params.load(params_file, "data.seed", int)
     config = params.load(params_file, "sft", SftConfig)
     files = [records.read_samples(file) for file in (train, validate)]
-    samples = [sample for file in files for sample in file]
+    given = [sample for file in files for sample in file]
     dialogues = [(number, dialogue) for number, file in enumerate(files) for dialogue in records.dialogues(file)]
     frozen_base = base_model.read(base)
     processes.announce("sft")
@@ -64,23 +61,21 @@ def main(
 
         set_seed(seed)
         tokenizer = frozen_base.tokenizer()
-        encoded = [encode(tokenizer, sample, config) for sample in samples]
+        encoded = [encode(tokenizer, sample, config) for sample in given]
         dev_rows, train_rows = held_out.split(dialogues, config.dev_ratio, data_seed)
-        lengths = [encoded[i].length for i in train_rows]
-        order = length_grouping.length_grouped_order(lengths, config.batch_size, config.num_train_epochs, seed)
-        in_order = [encoded[train_rows[i]] for i in order]
+        in_order = samples.in_training_order([encoded[i] for i in train_rows], config, seed)
 
         model = frozen_base.causal_lm()
         model = get_peft_model(model, config.lora.fit(model, "sft").config(task_type="CAUSAL_LM"))
         run = weighted.trainer(
             answer_loss,
             ["loss"],
-            step_weight=sum(len(sample.answer.ids) for sample in in_order) / len(order) * config.batch_size,
+            step_weight=sum(len(sample.answer.ids) for sample in in_order) / len(in_order) * config.batch_size,
             model=fused_lora.fuse(model),
             args=trainer.arguments(config, frozen_base.model, seed, state),
             train_dataset=in_order,
-            eval_dataset=sorted((encoded[i] for i in dev_rows), key=lambda sample: sample.length),
-            data_collator=partial(collate, pad=tokenizer.pad_token_id),
+            eval_dataset=samples.by_length([encoded[i] for i in dev_rows]),
+            data_collator=partial(samples.collate, pad=tokenizer.pad_token_id),
             callbacks=trainer.callbacks(state),
         )
         trainer.train(run, state)
@@ -95,9 +90,7 @@ def main(
                 "samples_with_dropped_rounds": sum(e.prompt.dropped_turns > 0 for e in encoded),
                 "samples_with_cut_question": sum(e.prompt.cut_tokens > 0 for e in encoded),
                 "samples_with_cut_answer": sum(e.answer.cut_tokens > 0 for e in encoded),
-                "padding_share": length_grouping.padding_share(
-                    [sample.length for sample in in_order], config.per_device_train_batch_size
-                ),
+                "padding_share": samples.padding_share(in_order, config.per_device_train_batch_size),
                 "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
                 **outcome,
             },
@@ -106,28 +99,11 @@ def main(
             stack.save(model, "default", "sft", frozen_base, [], folder)
 
 
-class EncodedSample(NamedTuple):
-    prompt: encoding.Encoded
-    answer: encoding.Encoded
-
-    @property
-    def length(self) -> int:
-        return len(self.prompt.ids) + len(self.answer.ids)
-
-
-def encode(tokenizer: Any, sample: records.Sample, config: SftConfig) -> EncodedSample:
-    return EncodedSample(
+def encode(tokenizer: Any, sample: records.Sample, config: SftConfig) -> samples.EncodedSample:
+    return samples.EncodedSample(
         encoding.encode_prompt(tokenizer, sample.history, sample.instruction, config.max_source_length, "sft"),
         encoding.encode_answer(tokenizer, sample.output, config.max_target_length),
     )
-
-
-def collate(samples: Sequence[EncodedSample], pad: int) -> dict[str, Any]:
-    """ids [b, T], padded on the right, and answer [b, T]: whether the NEXT token is one of the answer's."""
-    from stages.models import forward
-
-    batch = forward.to_batch([sample.prompt.ids for sample in samples], [s.answer.ids for s in samples], pad, "cpu")
-    return {"ids": batch.ids, "answer": batch.response.roll(-1, dims=1)}
 
 
 def answer_loss(model: Any, batch: dict[str, Any]) -> Any:
@@ -135,19 +111,21 @@ def answer_loss(model: Any, batch: dict[str, Any]) -> Any:
 
     Only the positions that predict an answer's token go through the LM head. No mask is needed: no
     token attends to the padding after it.
+
+    Args:
+        batch: as `samples.collate` gives it.
     """
     import torch
 
     from stages.models import forward
 
-    ids, answer = batch["ids"], batch["answer"]
-    with forward.head_reads(model, answer):
+    ids, sample, tokens = batch["ids"], batch["sample"], batch["tokens"]
+    read = sample >= 0
+    with forward.head_reads(model, read):
         logits = model(input_ids=ids, use_cache=False).logits
-    labels = ids.roll(-1, dims=1)[answer]
-    losses = torch.nn.functional.cross_entropy(logits.float(), labels, reduction="none")
-    row = answer.nonzero()[:, 0]
-    sums = losses.new_zeros(len(ids)).index_add(0, row, losses)
-    return torch.stack([answer.sum(1).to(sums.dtype), sums], dim=1)
+    losses = torch.nn.functional.cross_entropy(logits.float(), ids.roll(-1, dims=1)[read], reduction="none")
+    sums = losses.new_zeros(len(tokens)).index_add(0, sample[read], losses)
+    return torch.stack([tokens.to(sums.dtype), sums], dim=1)
 
 
 if __name__ == "__main__":

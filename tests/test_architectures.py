@@ -152,13 +152,14 @@ def test_the_loss_is_the_models_own_on_each_row_alone(run):
     batch = run.seen[0]
     with torch.no_grad():
         weights, losses = sft.answer_loss(model, batch).unbind(1)
-        for row, answer in enumerate(batch["answer"]):
-            end = int(answer.nonzero()[-1]) + 2
+        for sample in range(len(losses)):
+            places = (batch["sample"] == sample).nonzero()
+            row, end = int(places[0, 0]), int(places[-1, 1]) + 2
             ids = batch["ids"][row : row + 1, :end]
-            labels = torch.where(answer.roll(1)[:end], ids, -100)
+            labels = torch.where((batch["sample"][row] == sample).roll(1)[:end], ids, -100)
             expected = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss
-            assert weights[row] == answer.sum()
-            assert losses[row].item() / weights[row].item() == pytest.approx(expected.item(), rel=1e-5)
+            assert weights[sample] == len(places)
+            assert losses[sample].item() / weights[sample].item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 def test_lora_is_on_every_layer_it_should_be_and_on_no_head(run):

@@ -13,13 +13,17 @@ from stages.models import base_model, reward, stack
 from stages.preference import batches, pairs
 from stages.preference.reward_loss import reward_loss
 from stages.text.encoding import Encoded
-from stages.training import weighted
+from stages.training import samples, weighted
 
 PAD = 0
 SAMPLES = [
-    sft.EncodedSample(Encoded([*range(5, 5 + n - n // 2)]), Encoded([*range(5 + n - n // 2, 5 + n), 3]))
-    for n in (4, 20, 9, 31, 12, 15, 7, 26)
+    samples.EncodedSample(Encoded([*range(5, 5 + n - n // 2)]), Encoded([*range(5 + n - n // 2, 5 + n), 3]))
+    for n in (4, 20, 9, 31, 12)
 ]
+# a dialogue of three rounds
+for question in ([8, 9, 10], [11, 12], [13, 14, 15, 16]):
+    said = SAMPLES[-1].ids if len(SAMPLES) > 5 else []
+    SAMPLES.append(samples.EncodedSample(Encoded([*said, *question]), Encoded([7] * len(question) + [3])))
 PAIRS = [
     pairs.EncodedPair([*range(9, 9 + n)], [40 + n] * (n // 2) + [3], [7, 8, 9][: n % 4] + [3]) for n in range(3, 9)
 ]
@@ -62,7 +66,7 @@ def test_sft_minimises_trls_loss(base, tmp_path):
     from trl import SFTConfig, SFTTrainer
 
     model = adapted(base, "CAUSAL_LM")
-    weight, loss = sft.answer_loss(model, sft.collate(SAMPLES, PAD)).sum(0)
+    weight, loss = sft.answer_loss(model, samples.collate(SAMPLES, PAD)).sum(0)
     ours = gradients(model, loss / weight)
     rows = [
         {"input_ids": s.prompt.ids + s.answer.ids, "labels": [-100] * len(s.prompt.ids) + s.answer.ids} for s in SAMPLES
@@ -112,8 +116,8 @@ def test_every_token_pulls_alike_in_whatever_batch_it_is(base, rows, accumulatio
     from transformers import TrainingArguments
 
     model = adapted(base, "CAUSAL_LM")
-    order = sorted(SAMPLES * 2, key=lambda sample: sample.length)
-    weight, loss = sft.answer_loss(model, sft.collate(order, PAD)).sum(0)
+    order = sorted(SAMPLES * 2, key=lambda sample: len(sample.ids))
+    weight, loss = sft.answer_loss(model, samples.collate(order, PAD)).sum(0)
     expected = gradients(model, loss / weight * 2)
 
     total = {name: torch.zeros_like(gradient) for name, gradient in expected.items()}
@@ -131,7 +135,7 @@ def test_every_token_pulls_alike_in_whatever_batch_it_is(base, rows, accumulatio
             per_device_train_batch_size=rows, gradient_accumulation_steps=accumulation, logging_steps=1,
             train_sampling_strategy="sequential", remove_unused_columns=False, disable_tqdm=True, save_strategy="no",
         ),
-        train_dataset=order, data_collator=partial(sft.collate, pad=PAD),
+        train_dataset=order, data_collator=partial(samples.collate, pad=PAD),
         optimizers=(Sgd([p for p in model.parameters() if p.requires_grad], lr=0.1), None),
     )  # fmt: skip
     trainer.train()
@@ -148,13 +152,13 @@ def test_the_evaluation_is_the_same_in_any_batch(base, tmp_path):
 
     model, found = adapted(base, "CAUSAL_LM"), []
     with torch.no_grad():
-        weight, loss = sft.answer_loss(model, sft.collate(SAMPLES, PAD)).sum(0)
+        weight, loss = sft.answer_loss(model, samples.collate(SAMPLES, PAD)).sum(0)
     for rows in (1, 3, 8):
         trainer = weighted.trainer(
             sft.answer_loss, ["loss"], step_weight=1.0, model=model,
             args=TrainingArguments(output_dir=str(tmp_path), report_to="none", use_cpu=True, disable_tqdm=True,
                                    per_device_eval_batch_size=rows, remove_unused_columns=False),
-            eval_dataset=SAMPLES, data_collator=partial(sft.collate, pad=PAD),
+            eval_dataset=SAMPLES, data_collator=partial(samples.collate, pad=PAD),
         )  # fmt: skip
         found.append(trainer.evaluate()["eval_loss"])
     assert found == pytest.approx([(loss / weight).item()] * 3, rel=1e-5)

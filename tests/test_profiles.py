@@ -61,8 +61,6 @@ def test_is_valid(name: str, config: Path) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "smollm2-135m"])  # 42 dialogues on one CPU thread
 def test_runs_on_so_many_processes(name: str, processes: int, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several GPUs, and two machines with eight each; PPO shares any batch out among any number."""
-    if (name, processes) == ("default", 16):
-        pytest.skip("the default's SFT has batches of 8, for a model of 2.8 million parameters on one CPU thread")
     profile.apply(name, PROFILES, config)
     monkeypatch.setenv("WORLD_SIZE", str(processes))
     for section, kind in (("sft", SftConfig), ("rm", RmConfig)):

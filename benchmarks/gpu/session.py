@@ -113,7 +113,7 @@ class Session:
 
     def peaks(self) -> tuple[float, float]:
         """FLOP/s and bytes/s: of the data sheet, or else as measured here."""
-        return next((peak for part, peak in PEAKS.items() if part in self.head["device"]), None) or self.measured()
+        return next((peak for part, peak in PEAKS.items() if part in str(self.head["device"])), None) or self.measured()
 
     def measured(self) -> tuple[float, float]:
         """FLOP/s of a bfloat16 product of square matrices, bytes/s of a copy (read and write)."""

@@ -24,11 +24,13 @@ from benchmarks.gpu import networks
 from benchmarks.gpu.session import Numbers, Session
 from stages import sft
 from stages.generation.generate import generate
-from stages.models import forward, reward, stack
+from stages.models import reward, stack
 from stages.models.lora import LoraConfig
 from stages.preference import batches, pairs
 from stages.preference.reward_loss import reward_loss
 from stages.rl.trainer import Trainer
+from stages.text.encoding import Encoded
+from stages.training import samples
 
 PROFILES = ("chatglm-6b", "chatglm-6b-80gb", "qwen3-0.6b", "qwen3-0.6b-80gb", "qwen3-1.7b", "qwen3-1.7b-80gb")
 STAGES = ("sft", "rm", "ppo", "predict")
@@ -80,8 +82,8 @@ def train_sft(session: Session, shape: memory.Shape, model: Any, config: dict[st
     rows, source, target = settings.per_device_train_batch_size, settings.max_source_length, settings.max_target_length
     network = adapted(networks.make(shape, dtype(session, model), session.device), settings.lora, model, "CAUSAL_LM")
     asked = networks.prompts(shape, rows, source)
-    found = forward.to_batch(asked, [[7] * target] * rows, networks.PAD, session.device)
-    batch = {"ids": found.ids, "answer": found.response.roll(-1, dims=1)}  # as `sft.collate` gives it
+    answered = [samples.EncodedSample(Encoded(prompt), Encoded([7] * target)) for prompt in asked]
+    batch = {name: each.to(session.device) for name, each in samples.collate(answered, networks.PAD).items()}
     work = passed(session, model, network, lambda: sft.answer_loss(network, batch)[:, 1].sum())
     flops = rows * trained_flops(shape, source + target, target)
     return rates(session, session.seconds(work), rows * (source + target), flops)

@@ -87,34 +87,31 @@ ROW = 512
 def score_by_prompt(
     model: Any, head: Any, prompts: Sequence[list[int]], responses: Sequence[list[int]], pad: int, tokens_per_batch: int
 ) -> list[float]:
-    """As `score`, but a prompt is computed once for all of its responses, where the model can do that."""
+    """As `score`, but a prompt is computed once for all of its responses, and each of these once, where the model can."""
     import torch
 
     from stages.models import forward, shared_prompt
 
-    groups: dict[tuple[int, ...], list[int]] = {}
-    for at, prompt in enumerate(prompts):
-        groups.setdefault(tuple(prompt), []).append(at)
-    example, its_responses = max(groups.items(), key=lambda group: len(group[1]))
-    if len(its_responses) == 1 or shared_prompt.why_not(
-        model, (example, [responses[at] for at in its_responses[:2]]), pad
-    ):
+    groups: dict[tuple[int, ...], dict[tuple[int, ...], list[int]]] = {}
+    for at, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        groups.setdefault(tuple(prompt), {}).setdefault(tuple(response), []).append(at)
+    example = max(groups, key=lambda prompt: len(groups[prompt]))
+    if len(groups[example]) == 1 or shared_prompt.why_not(model, (example, list(groups[example])[:2]), pad):
         return score(model, head, prompts, responses, pad, tokens_per_batch)
 
-    rows: list[tuple[tuple[int, ...], list[int]]] = []
-    for shared, members in groups.items():
+    rows: list[tuple[tuple[int, ...], list[tuple[int, ...]]]] = []
+    for shared, different in groups.items():
         rows.append((shared, []))
-        for at in members:
-            filled = len(shared) + sum(len(responses[other]) for other in rows[-1][1])
-            if rows[-1][1] and filled + len(responses[at]) > min(ROW, tokens_per_batch):
+        for answer in different:
+            if rows[-1][1] and shared_prompt.length(rows[-1]) + len(answer) > min(ROW, tokens_per_batch):
                 rows.append((shared, []))
-            rows[-1][1].append(at)
-    packed = [(shared, [responses[at] for at in members]) for shared, members in rows]
+            rows[-1][1].append(answer)
     scores = [0.0] * len(prompts)
     with torch.no_grad():
-        for batch in forward.plan([shared_prompt.length(row) for row in packed], tokens_per_batch):
-            states = shared_prompt.end_states(model, [packed[number] for number in batch], pad)
-            members = [at for number in batch for at in rows[number][1]]
-            for at, value in zip(members, head(states.float()).squeeze(-1).tolist(), strict=True):
-                scores[at] = value
+        for batch in forward.plan([shared_prompt.length(row) for row in rows], tokens_per_batch):
+            states = shared_prompt.end_states(model, [rows[number] for number in batch], pad)
+            asked = [groups[rows[number][0]][answer] for number in batch for answer in rows[number][1]]
+            for places, value in zip(asked, head(states.float()).squeeze(-1).tolist(), strict=True):
+                for at in places:
+                    scores[at] = value
     return scores

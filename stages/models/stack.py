@@ -202,7 +202,10 @@ def merged(model: Any, only_if: bool = True) -> Iterator[None]:
     layers = [
         module
         for module in model.modules()
-        if only_if and type(module) in (Linear, FusedLinear) and not isinstance(module.base_layer.weight, DTensor)
+        if only_if
+        and type(module) in (Linear, FusedLinear)
+        and not module.disable_adapters
+        and not isinstance(module.base_layer.weight, DTensor)
     ]
     saved = []
     try:

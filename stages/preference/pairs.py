@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from stages.preference.config import RmConfig
 from stages.text import encoding, records
 from stages.training import length_grouping
+from stages.training.config import TrainingConfig
 
 
 class EncodedPair(NamedTuple):
@@ -41,7 +42,7 @@ def encode(tokenizer: Any, pairs: Sequence[records.Pair], config: RmConfig) -> l
     ]
 
 
-def in_training_order(pairs: Sequence[EncodedPair], config: RmConfig, seed: int) -> list[EncodedPair]:
+def in_training_order(pairs: Sequence[EncodedPair], config: TrainingConfig, seed: int) -> list[EncodedPair]:
     """The pairs of all epochs, each question's side by side, those of a batch from questions of like length."""
     groups = _by_prompt(pairs)
     order = length_grouping.length_grouped_order(
@@ -74,12 +75,8 @@ def questions(pairs: Sequence[EncodedPair]) -> tuple[list[Question], list[tuple[
 
 def padding_share(pairs: Sequence[EncodedPair], batch_size: int) -> float:
     """Share of the positions that are padding when the pairs are read in batches, with a row for each question."""
-    used = padded = 0
-    for start in range(0, len(pairs), batch_size):
-        tokens = [question.tokens for question in questions(pairs[start : start + batch_size])[0]]
-        used += sum(tokens)
-        padded += max(tokens) * len(tokens)
-    return round(1 - used / padded, 4)
+    batches = [pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size)]
+    return length_grouping.padding_share([[question.tokens for question in questions(batch)[0]] for batch in batches])
 
 
 def _by_prompt(pairs: Sequence[EncodedPair]) -> list[list[int]]:

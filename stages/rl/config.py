@@ -26,7 +26,7 @@ class PpoConfig(Section):
     training, and the base is the reference (the tutorial's other mode)."""
 
     # the run
-    total_episodes: Steps = 1536
+    total_episodes: Steps = 1792
     """Responses sampled in all; one update takes batch_size of them."""
     batch_size: BatchSize = 32
     """Responses per update, over all processes."""
@@ -59,7 +59,8 @@ class PpoConfig(Section):
     local_rollout_forward_batch_size: BatchSize = 32
     """Responses generated side by side."""
     merge_adapters_for_rollouts: bool = True
-    """Add the adapters into the weights while sampling: quicker, for a second copy of the layers with LoRA."""
+    """Add the adapters into the weights while sampling and, in float32, while scoring: quicker, for a second copy of
+    the layers with LoRA."""
     cuda_graphs: bool = False
     """On a GPU: record the pass of a sampled token once per shape and replay it; keys and values then stay in memory
     while the policy learns. Not yet run on a GPU."""

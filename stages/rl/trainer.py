@@ -8,6 +8,7 @@ processes do what one would: each answers, scores and learns from its share of t
 import random
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -151,11 +152,12 @@ class Trainer:
         # In training mode like the forward that learns, so that both run the same code and the first ratio is 1.
         self.model.train()
         plan = self._plan(rollouts, range(len(rollouts.prompts)))
-        with stack.active(self.model, ["reward"]):
+        with stack.active(self.model, ["reward"]), self._merged():
             scores = self._scores(rollouts, plan)
         self._check_finite(score=scores)
-        policy = self._log_probs(rollouts, plan, self.value_head)
-        with stack.active(self.model, self.reference):
+        with self._merged():
+            policy = self._log_probs(rollouts, plan, self.value_head)
+        with stack.active(self.model, self.reference), self._merged():
             reference = self._log_probs(rollouts, plan)
         self._check_finite(log_probs=policy.log_probs, values=policy.values)
         self._check_finite(**{"reference log_probs": reference.log_probs})
@@ -165,6 +167,12 @@ class Trainer:
             normalized = normalized.clamp(-config.reward_clip, config.reward_clip)
         final_scores = normalized - config.missing_eos_penalty * (1 - rollouts.ended)
         return estimate_advantages(scores, final_scores, policy, reference, rollouts.mask, self.state.kl_coef, config)
+
+    def _merged(self) -> AbstractContextManager[None]:
+        """The active adapters in the weights, but in half precision, which rounds merged weights otherwise."""
+        return stack.merged(
+            self.model, only_if=self.config.merge_adapters_for_rollouts and self.model.dtype == torch.float32
+        )
 
     def _plan(self, rollouts: Rollouts, rows: Sequence[int]) -> list[list[int]]:
         """This process's share of the rows, those of each forward pass; a divided base needs one without any here and

@@ -47,13 +47,19 @@ class Scorer:
         return {name: found[n * len(prompts) : (n + 1) * len(prompts)] for n, name in enumerate(texts)}
 
     def of_pairs(self, pairs: Sequence[records.Pair]) -> list[dict[str, Any]]:
-        """Each pair's scores under its own question and under another pair's, and its chosen answer's rival from there.
+        """Each pair's scores under its own question and under another one, and its chosen answer's rival from there.
 
-        A row's `question` numbers the questions: pairs of one question are not independent.
+        All pairs of a question get the same other one, whose pairs their rivals are from in turn. A row's `question`
+        numbers the questions: pairs of one question are not independent.
         """
-        names: dict[str, int] = {}
-        questions = [names.setdefault(pair.instruction, len(names)) for pair in pairs]
-        other = probes.others(questions)
+        names: dict[str, list[int]] = {}
+        for at, pair in enumerate(pairs):
+            names.setdefault(pair.instruction, []).append(at)
+        members = list(names.values())
+        questions, other = [0] * len(pairs), [0] * len(pairs)
+        for question, opposite in enumerate(probes.others(range(len(members)))):
+            for turn, at in enumerate(members[question]):
+                questions[at], other[at] = question, members[opposite][turn % len(members[opposite])]
         own_prompts = [self.prompt(pair) for pair in pairs]
         other_prompts = [own_prompts[at] for at in other]
         chosen, rejected = [Text(p.chosen, True) for p in pairs], [Text(p.rejected, True) for p in pairs]

@@ -50,11 +50,8 @@ def length_grouped_order(
     return order
 
 
-def padding_share(lengths: Sequence[int], batch_size: int) -> float:
-    """Share of the positions that are padding when `lengths` are read in batches, each padded to its longest."""
-    used = padded = 0
-    for start in range(0, len(lengths), batch_size):
-        batch = lengths[start : start + batch_size]
-        used += sum(batch)
-        padded += max(batch) * len(batch)
-    return round(1 - used / padded, 4) if padded else 0.0
+def padding_share(batches: Sequence[Sequence[int]]) -> float:
+    """Share of the positions that are padding when each batch's rows, of so many tokens, are padded to its longest."""
+    used = sum(map(sum, batches))
+    padded = sum(max(lengths) * len(lengths) for lengths in batches)
+    return round(1 - used / padded, 4)

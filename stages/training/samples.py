@@ -1,0 +1,92 @@
+"""Training samples as token ids: the rounds of a dialogue share a row, each computed once.
+
+A dialogue of n rounds gives n samples, and each begins with what the ones before it say. Where one sample, answer
+included, is how another's prompt begins, a causal model computes the same for both; so they share a row, and the loss
+of each answer is what it would be in a row of its own. A prompt format that writes a past round differently (as
+ChatGLM-6B's does) gives no such beginnings, and every sample its own row.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from stages.text.encoding import Encoded
+from stages.training import length_grouping
+from stages.training.config import TrainingConfig
+
+
+class EncodedSample(NamedTuple):
+    prompt: Encoded
+    answer: Encoded
+
+    @property
+    def ids(self) -> list[int]:
+        return self.prompt.ids + self.answer.ids
+
+
+def in_training_order(samples: Sequence[EncodedSample], config: TrainingConfig, seed: int) -> list[EncodedSample]:
+    """The samples of all epochs, those of a row side by side, those of a batch from rows of like length."""
+    rows = rows_of(samples)
+    order = length_grouping.length_grouped_order(
+        _lengths(samples, rows), config.batch_size, config.num_train_epochs, seed, rows
+    )
+    return [samples[i] for i in order]
+
+
+def by_length(samples: Sequence[EncodedSample]) -> list[EncodedSample]:
+    """The order of evaluation."""
+    rows = rows_of(samples)
+    lengths = _lengths(samples, rows)
+    return [samples[i] for row in sorted(rows, key=lambda row: lengths[row[0]]) for i in row]
+
+
+def collate(samples: Sequence[EncodedSample], pad: int) -> dict[str, Any]:
+    """A batch of b samples in B rows.
+
+    Returns:
+        ids: [B, T], padded on the right. sample: [B, T], which sample's answer the NEXT token belongs to; -1 for none.
+        tokens: [b], those of each answer.
+    """
+    import torch
+
+    rows = rows_of(samples)
+    longest = max(len(samples[row[-1]].ids) for row in rows)
+    ids = torch.full((len(rows), longest), pad)
+    sample = torch.full((len(rows), longest), -1)
+    for number, row in enumerate(rows):
+        whole = samples[row[-1]].ids
+        ids[number, : len(whole)] = torch.tensor(whole)
+        for i in row:
+            start = len(samples[i].prompt.ids) - 1
+            sample[number, start : start + len(samples[i].answer.ids)] = i
+    return {"ids": ids, "sample": sample, "tokens": torch.tensor([len(each.answer.ids) for each in samples])}
+
+
+def padding_share(samples: Sequence[EncodedSample], batch_size: int) -> float:
+    """Share of the positions that are padding when the samples are read in batches."""
+    batches = [samples[start : start + batch_size] for start in range(0, len(samples), batch_size)]
+    return length_grouping.padding_share([[len(batch[row[-1]].ids) for row in rows_of(batch)] for batch in batches])
+
+
+def rows_of(samples: Sequence[EncodedSample]) -> list[list[int]]:
+    """Indices of the samples that share a row, each the beginning of the next one's prompt."""
+    whole = [sample.ids for sample in samples]
+    rows: dict[int, list[int]] = {}
+    """By the last sample of each."""
+    begun: list[int] = []
+    """The beginnings of the sample at hand, the longest last."""
+    for i in sorted(range(len(samples)), key=whole.__getitem__):  # a beginning comes before what goes on from it
+        while begun and samples[i].prompt.ids[: len(whole[begun[-1]])] != whole[begun[-1]]:
+            begun.pop()
+        row = rows.pop(begun[-1], []) if begun else []
+        rows[i] = [*row, i]
+        begun.append(i)
+    return sorted(rows.values())
+
+
+def _lengths(samples: Sequence[EncodedSample], rows: Sequence[Sequence[int]]) -> list[int]:
+    """Tokens of each sample's row."""
+    lengths = [0] * len(samples)
+    for row in rows:
+        for i in row:
+            lengths[i] = len(samples[row[-1]].ids)
+    return lengths
