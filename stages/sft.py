@@ -123,7 +123,7 @@ def answer_loss(model: Any, batch: dict[str, Any]) -> Any:
     read = sample >= 0
     with forward.head_reads(model, read):
         logits = model(input_ids=ids, use_cache=False).logits
-    losses = torch.nn.functional.cross_entropy(logits.float(), ids.roll(-1, dims=1)[read], reduction="none")
+    losses = torch.nn.functional.cross_entropy(logits.float(), batch["labels"][read], reduction="none")
     sums = losses.new_zeros(len(tokens)).index_add(0, sample[read], losses)
     return torch.stack([tokens.to(sums.dtype), sums], dim=1)
 

@@ -38,6 +38,8 @@ class Family:
     """The token that must serve as padding; nothing: `pad` itself."""
     layers: set[str] = field(default_factory=lambda: ALL_LINEAR)
     """The layers that `all-linear` must find."""
+    rounds_share_a_row: bool = True
+    """Whether a past round is written as it was when it was the last."""
     config: dict[str, Any] = field(default_factory=dict)
 
 
@@ -60,10 +62,12 @@ FAMILIES = {
     ),
     "qwen3": Family(
         "Qwen3ForCausalLM", **QWEN, template=CHATML + NO_THOUGHT, prompt=CHATML_PROMPT + "<think>\n\n</think>\n\n",
+        rounds_share_a_row=False,
     ),
     "qwen3_moe": Family(
         "Qwen3MoeForCausalLM", **QWEN, template=CHATML + NO_THOUGHT, prompt=CHATML_PROMPT + "<think>\n\n</think>\n\n",
         layers={"q_proj", "k_proj", "v_proj", "o_proj"},
+        rounds_share_a_row=False,
         config={"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16},
     ),
     "llama": Family(
@@ -83,7 +87,7 @@ FAMILIES = {
                "<|start_header_id|>assistant<|end_header_id|>\n\n",
     ),
     "glm4": Family(
-        "Glm4ForCausalLM", eos="<|endoftext|>", pad="<|endoftext|>", padding="[MASK]",
+        "Glm4ForCausalLM", eos="<|endoftext|>", pad="<|endoftext|>", padding="[MASK]", rounds_share_a_row=False,
         special=["<|endoftext|>", "[MASK]", "[gMASK]", "<sop>", "<|user|>", "<|assistant|>", "<|observation|>"],
         also_ends=["<|user|>", "<|observation|>"],
         template="[gMASK]<sop>" + MESSAGES + "<|{{ message.role }}|>\n{{ message.content }}" + END
@@ -101,7 +105,7 @@ FAMILIES = {
     ),
     "hunyuan": Family(
         "HunYuanDenseV1ForCausalLM", bos="<｜hy_begin▁of▁sentence｜>", eos="<｜hy_place▁holder▁no▁2｜>",
-        pad="<｜hy_▁pad▁｜>",
+        pad="<｜hy_▁pad▁｜>", rounds_share_a_row=False,
         special=["<｜hy_begin▁of▁sentence｜>", "<｜hy_User｜>", "<｜hy_Assistant｜>", "<｜hy_place▁holder▁no▁2｜>",
                  "<｜hy_▁pad▁｜>"],
         template="{{ bos_token }}" + MESSAGES + "{% if message.role == 'user' %}<｜hy_User｜>{{ message.content }}"

@@ -20,7 +20,8 @@ from stages.generation.generate import eos_ids, generate
 from stages.models import base_model, forward, reward, stack
 from stages.rl import logprobs
 from stages.runtime.errors import UserError
-from stages.text import encoding
+from stages.text import encoding, records
+from stages.training import samples
 
 pytestmark = pytest.mark.slow
 
@@ -94,12 +95,12 @@ def write_data(folder: Path) -> None:
 
 
 def run_stages(to: Path, config: Path) -> None:
-    samples, test, pairs = (to / f"{name}.jsonl" for name in ("samples", "test", "pairs"))
+    train, test, pairs = (to / f"{name}.jsonl" for name in ("samples", "test", "pairs"))
     log = to / "log"
-    base_stage.main(samples, samples, to / "base", log / "base", config)
-    sft.main(samples, test, to / "base", to / "sft", log / "sft", config)
+    base_stage.main(train, train, to / "base", log / "base", config)
+    sft.main(train, test, to / "base", to / "sft", log / "sft", config)
     rm.main(pairs, pairs, to / "base", to / "rm", log / "rm", config)
-    ppo.main(samples, test, to / "base", to / "sft", to / "rm", to / "ppo", log / "ppo", config)
+    ppo.main(train, test, to / "base", to / "sft", to / "rm", to / "ppo", log / "ppo", config)
     stacks = {"base": [], "sft": [to / "sft"], "ppo": [to / "sft", to / "ppo"]}
     for name, adapters in stacks.items():
         predict.main(name, test, to / "base", to / "answers" / f"{name}.jsonl", config, adapters)
@@ -137,10 +138,11 @@ def test_the_loss_covers_the_answers_and_no_padding(run):
     assert len(run.seen) >= 2
     padded = 0
     for batch in run.seen:
-        for ids, answer in zip(batch["ids"], batch["answer"], strict=True):
-            learned = ids.roll(-1)[answer]
-            assert learned[-1] == tokenizer.eos_token_id and tokenizer.decode(learned[:-1]) in tiny_models.TEXTS
-            behind = ids[int(answer.nonzero()[-1]) + 2 :]
+        for ids, labels, sample in zip(batch["ids"], batch["labels"], batch["sample"], strict=True):
+            for number in sample[sample >= 0].unique():
+                learned = labels[sample == number]
+                assert learned[-1] == tokenizer.eos_token_id and tokenizer.decode(learned[:-1]) in tiny_models.TEXTS
+            behind = ids[int((sample >= 0).nonzero()[-1]) + 2 :]
             assert (behind == tokenizer.pad_token_id).all()
             padded += len(behind)
     assert padded
@@ -154,12 +156,26 @@ def test_the_loss_is_the_models_own_on_each_row_alone(run):
         weights, losses = sft.answer_loss(model, batch).unbind(1)
         for sample in range(len(losses)):
             places = (batch["sample"] == sample).nonzero()
-            row, end = int(places[0, 0]), int(places[-1, 1]) + 2
-            ids = batch["ids"][row : row + 1, :end]
-            labels = torch.where((batch["sample"][row] == sample).roll(1)[:end], ids, -100)
+            row, end = int(places[0, 0]), int(places[-1, 1]) + 1
+            answer = batch["labels"][row, batch["sample"][row] == sample]
+            ids = torch.cat([batch["ids"][row, :end], answer[-1:]])[None]
+            labels = torch.where(torch.arange(end + 1) > end - len(answer), ids, -100)
             expected = model(input_ids=ids, attention_mask=torch.ones_like(ids), labels=labels).loss
             assert weights[sample] == len(places)
             assert losses[sample].item() / weights[sample].item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_the_rounds_of_a_dialogue_cost_a_row_where_the_template_lets_them(run):
+    config, tokenizer = sft.SftConfig(), run.base.tokenizer()
+    rounds = [records.Sample([], families.QUESTION, families.ANSWER),
+              records.Sample([[families.QUESTION, families.ANSWER]], families.NOW, "好的。")]  # fmt: skip
+    encoded = [sft.encode(tokenizer, sample, config) for sample in rounds]
+    assert len(samples.rows_of(encoded)) == (1 if run.family.rounds_share_a_row else 2)
+    model = stack.load(run.base.causal_lm(), [run.folder / "sft"])
+    with torch.no_grad():
+        together = sft.answer_loss(model, samples.collate(encoded, tokenizer.pad_token_id))
+        alone = torch.cat([sft.answer_loss(model, samples.collate([each], 0)) for each in encoded])
+    torch.testing.assert_close(together, alone, rtol=1e-5, atol=1e-5)
 
 
 def test_lora_is_on_every_layer_it_should_be_and_on_no_head(run):

@@ -214,7 +214,7 @@ def test_the_stages_refuse_what_they_can_not_run(key: str, value: Any) -> None:
         ("ppo", {"total_episodes": 8}, r"`ppo`: total_episodes \(8\) is less than one batch \(32\)"),
         ("ppo", {"min_response_length": 97}, "`ppo`: max_response_length must be at least min_response_length"),
         ("ppo", {"lora": {"dropout": 0.1}}, "`ppo`: lora.dropout must be 0"),
-        ("sft", {"eval_steps": 15}, "`sft`: eval_steps 15 is not a multiple of logging_steps 20"),
+        ("sft", {"eval_steps": 15}, "`sft`: eval_steps 15 is not a multiple of logging_steps 10"),
         ("rm", {"gradient_accumulation_steps": 2**16}, "gradient_accumulation_steps is 1048576, and must be at most"),
         ("model", {"trust_remote_code": True}, "pin `revision` to a full 40-digit commit"),
         ("model", {"fsdp": True, "quantization": "4bit"}, "fsdp can't shard quantized weights"),

@@ -28,6 +28,18 @@ def test_a_sample_that_goes_on_from_another_shares_its_row():
     )
 
 
+def test_what_ends_an_answer_need_not_end_it_as_a_past_round():
+    following = sample([5, 6, 7, 1, 8], [9, 3])  # 1 where the first sample has its EOS, 3
+    batch = samples.collate([FIRST, following], pad=0)
+    assert batch["ids"].tolist() == [[5, 6, 7, 1, 8, 9, 3]]
+    assert batch["sample"].tolist() == [[-1, 0, 0, -1, 1, 1, -1]]
+    assert batch["labels"].tolist() == [[0, 7, 3, 0, 9, 3, 0]]
+
+
+def test_no_position_predicts_for_two_samples():
+    assert samples.rows_of([sample([5, 6], [3]), FIRST]) == [[0], [1]]
+
+
 def test_a_branch_is_computed_twice():
     assert samples.rows_of([FIRST, SECOND, BRANCH, THIRD]) in ([[0, 2], [1, 3]], [[0, 1, 3], [2]])
 
@@ -37,6 +49,7 @@ def test_each_answers_tokens_are_told_apart():
     assert batch["ids"].tolist() == [[5, 6, 8, 3, 0, 0, 0], [5, 6, 7, 3, 8, 9, 3]]
     # one before its token, as it is predicted there
     assert batch["sample"].tolist() == [[-1, 1, 1, -1, -1, -1, -1], [-1, 2, 2, -1, 0, 0, -1]]
+    assert batch["labels"][batch["sample"] >= 0].tolist() == [8, 3, 7, 3, 9, 3]
     assert batch["tokens"].tolist() == [2, 2, 2]
     assert torch.bincount(batch["sample"][batch["sample"] >= 0]).equal(batch["tokens"])
 
