@@ -92,6 +92,15 @@ def test_the_reward_model_minimises_trls_loss(base, center, kind, tmp_path):
     torch.testing.assert_close(gradients(model, theirs), ours, rtol=1e-4, atol=1e-6)
 
 
+def test_answers_that_were_cut_to_the_same_tokens_score_the_same(base):
+    model, same = adapted(base, "SEQ_CLS"), [pairs.EncodedPair([5, 6, 7], [8, 9], [8, 9])]
+    alone = batches.Apart(PAD)(same)
+    assert len(alone["halves"]) == 2, "the other processes, with more answers, make two passes"
+    for batch in (batches.Together(PAD)(same), alone):
+        chosen, rejected = batches.scores(model, batch)[0]
+        assert chosen == rejected != 0
+
+
 def test_dpo_minimises_trls_loss(base, tiny_folders, tmp_path):
     """The policy is that of `controls.dpo`; TRL's reference is a plain model, SFT multiplied out from the files."""
     from trl import DPOConfig, DPOTrainer

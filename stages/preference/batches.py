@@ -34,7 +34,7 @@ class Apart(NamedTuple):
         answers = [answer for question in asked for answer in question.answers]
         order = sorted(range(len(answers)), key=forward.lengths(prompts, answers).__getitem__)
         middle = (len(order) + 1) // 2
-        plan = [half for half in (order[:middle], order[middle:]) if half]
+        plan = [order[:middle], order[middle:] or order]  # never one pass alone: processes make as many as each other
         halves = [batch for _, batch in forward.batches(prompts, answers, plan, self.pad, "cpu")]
         return {
             "halves": [half.ids for half in halves],
