@@ -20,7 +20,7 @@ from stages.models.lora import LoraConfig
 from stages.preference import batches, pairs
 from stages.preference.reward_loss import reward_loss
 from stages.text.encoding import Encoded
-from stages.training import samples, trainer, weighted
+from stages.training import length_grouping, samples, trainer, weighted
 from stages.training.config import TrainingConfig
 
 FOREVER = 10**9
@@ -61,7 +61,7 @@ def train(
         model = peft.get_peft_model(base.causal_lm(), lora.config(task_type="CAUSAL_LM"))
         measure, collate = sft.answer_loss, partial(samples.collate, pad=pad)
         step_weight = sum(len(row.answer.ids) for row in rows) / len(rows) * config.batch_size
-        in_order: list[Any] = samples.in_training_order(rows, config, settings["seed"])
+        in_order: list[Any] = length_grouping.in_training_order(rows, samples.rows_of, config, settings["seed"])
     else:
         rows = [pairs.EncodedPair(t["prompt"], t["chosen"], t["rejected"]) for t in texts]
         classifier = reward.in_float32(base.reward_model())
@@ -69,7 +69,7 @@ def train(
         model = peft.get_peft_model(classifier, lora.config(task_type="SEQ_CLS", modules_to_save=["score"]))
         measure, collate = reward_loss(0.0), batches.collator(model, rows[0], pad)
         step_weight = config.batch_size
-        in_order = pairs.in_training_order(rows, config, settings["seed"])
+        in_order = length_grouping.in_training_order(rows, pairs.rows_of, config, settings["seed"])
     with tempfile.TemporaryDirectory() as work:
         args = trainer.arguments(config, base.model, settings["seed"], Path(work))
         args.eval_strategy, args.save_strategy, args.load_best_model_at_end = "no", "no", False

@@ -25,7 +25,7 @@ from stages.runtime import atomic, params, processes, resume
 from stages.runtime.command import command
 from stages.text import held_out, records
 from stages.text.encoding import Encoded
-from stages.training import samples, trainer, weighted
+from stages.training import length_grouping, samples, trainer, weighted
 
 
 class DpoConfig(params.Section):
@@ -72,8 +72,10 @@ def main(
             step_weight=config.batch_size,
             model=model,
             args=trainer.arguments(config, frozen_base.model, seed, state),
-            train_dataset=pairs.in_training_order(pairs.encode(tokenizer, training, config), config, seed),
-            eval_dataset=pairs.by_length(pairs.encode(tokenizer, choosing, config)),
+            train_dataset=length_grouping.in_training_order(
+                pairs.encode(tokenizer, training, config), pairs.rows_of, config, seed
+            ),
+            eval_dataset=length_grouping.by_length(pairs.encode(tokenizer, choosing, config), pairs.rows_of),
             data_collator=lambda batch: collate(batch, tokenizer.pad_token_id),
             callbacks=trainer.callbacks(state),
         )

@@ -3,6 +3,7 @@
 python -m stages.base --help
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -72,13 +73,11 @@ def main(
         tokenizer = tiny.tokenizer(texts, config.architecture)
         network = tiny.network(config.architecture, tokenizer)
         blocks, eval_blocks = pack(tokenizer, texts, config.block_size), pack(tokenizer, held_out, config.block_size)
-        lengths = [len(block) for block in blocks]
-        order = length_grouping.length_grouped_order(lengths, config.batch_size, config.num_train_epochs, seed)
 
         run = Trainer(
             model=network,
             args=trainer.arguments(config, model, seed, state),
-            train_dataset=[blocks[i] for i in order],
+            train_dataset=length_grouping.in_training_order(blocks, rows_of, config, seed),
             eval_dataset=eval_blocks,
             data_collator=collate,
             callbacks=trainer.callbacks(state),
@@ -119,6 +118,11 @@ def pack(tokenizer: Any, texts: list[str], block_size: int) -> list[list[int]]:
     if not blocks:
         raise UserError(f"base.block_size is {block_size}, but the text has only {len(ids)} tokens")
     return blocks
+
+
+def rows_of(blocks: Sequence[list[int]]) -> list[length_grouping.Row]:
+    """Each block is a row of its own."""
+    return [length_grouping.Row([i], len(block)) for i, block in enumerate(blocks)]
 
 
 def collate(blocks: list[list[int]]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from stages.preference.reward_loss import MEASURED, reward_loss
 from stages.runtime import atomic, params, processes, resume
 from stages.runtime.command import command
 from stages.text import held_out, records
-from stages.training import trainer, weighted
+from stages.training import length_grouping, trainer, weighted
 
 
 @command
@@ -47,7 +47,9 @@ def main(
         set_seed(seed)
         tokenizer = frozen_base.tokenizer()
         pad = tokenizer.pad_token_id
-        in_order = pairs.in_training_order(pairs.encode(tokenizer, training, config), config, seed)
+        in_order = length_grouping.in_training_order(
+            pairs.encode(tokenizer, training, config), pairs.rows_of, config, seed
+        )
 
         model = reward.in_float32(frozen_base.reward_model())
         model.config.get_text_config().pad_token_id = pad
@@ -60,7 +62,7 @@ def main(
             model=model,
             args=trainer.arguments(config, frozen_base.model, seed, state),
             train_dataset=in_order,
-            eval_dataset=pairs.by_length(pairs.encode(tokenizer, choosing, config)),
+            eval_dataset=length_grouping.by_length(pairs.encode(tokenizer, choosing, config), pairs.rows_of),
             data_collator=batches.collator(model, in_order[0], pad),
             callbacks=trainer.callbacks(state),
         )
@@ -76,7 +78,9 @@ def main(
             log / "metrics.json",
             {
                 "pairs": {"train": len(training), "choosing": len(choosing), "reported": len(reported)},
-                "padding_share": pairs.padding_share(in_order, config.per_device_train_batch_size),
+                "padding_share": length_grouping.padding_share(
+                    in_order, pairs.rows_of, config.per_device_train_batch_size
+                ),
                 **outcome,
                 **agreement.summary(scores),
             },

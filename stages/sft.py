@@ -14,7 +14,7 @@ from stages.models.lora import LoraConfig
 from stages.runtime import atomic, params, processes, resume
 from stages.runtime.command import command
 from stages.text import encoding, held_out, records
-from stages.training import samples, trainer, weighted
+from stages.training import length_grouping, samples, trainer, weighted
 from stages.training.config import TrainingConfig
 
 
@@ -63,7 +63,7 @@ def main(
         tokenizer = frozen_base.tokenizer()
         encoded = [encode(tokenizer, sample, config) for sample in given]
         dev_rows, train_rows = held_out.split(dialogues, config.dev_ratio, data_seed)
-        in_order = samples.in_training_order([encoded[i] for i in train_rows], config, seed)
+        in_order = length_grouping.in_training_order([encoded[i] for i in train_rows], samples.rows_of, config, seed)
 
         model = frozen_base.causal_lm()
         model = get_peft_model(model, config.lora.fit(model, "sft").config(task_type="CAUSAL_LM"))
@@ -74,7 +74,7 @@ def main(
             model=fused_lora.fuse(model),
             args=trainer.arguments(config, frozen_base.model, seed, state),
             train_dataset=in_order,
-            eval_dataset=samples.by_length([encoded[i] for i in dev_rows]),
+            eval_dataset=length_grouping.by_length([encoded[i] for i in dev_rows], samples.rows_of),
             data_collator=partial(samples.collate, pad=tokenizer.pad_token_id),
             callbacks=trainer.callbacks(state),
         )
@@ -90,7 +90,9 @@ def main(
                 "samples_with_dropped_rounds": sum(e.prompt.dropped_turns > 0 for e in encoded),
                 "samples_with_cut_question": sum(e.prompt.cut_tokens > 0 for e in encoded),
                 "samples_with_cut_answer": sum(e.answer.cut_tokens > 0 for e in encoded),
-                "padding_share": samples.padding_share(in_order, config.per_device_train_batch_size),
+                "padding_share": length_grouping.padding_share(
+                    in_order, samples.rows_of, config.per_device_train_batch_size
+                ),
                 "trainable_parameters": sum(p.numel() for p in model.parameters() if p.requires_grad),
                 **outcome,
             },

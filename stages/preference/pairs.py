@@ -9,8 +9,7 @@ from typing import Any, NamedTuple
 
 from stages.preference.config import RmConfig
 from stages.text import encoding, records
-from stages.training import length_grouping
-from stages.training.config import TrainingConfig
+from stages.training.length_grouping import Row
 
 
 class EncodedPair(NamedTuple):
@@ -42,20 +41,10 @@ def encode(tokenizer: Any, pairs: Sequence[records.Pair], config: RmConfig) -> l
     ]
 
 
-def in_training_order(pairs: Sequence[EncodedPair], config: TrainingConfig, seed: int) -> list[EncodedPair]:
-    """The pairs of all epochs, each question's side by side, those of a batch from questions of like length."""
+def rows_of(pairs: Sequence[EncodedPair]) -> list[Row]:
+    """The pairs of each question share a row."""
     groups = _by_prompt(pairs)
-    order = length_grouping.length_grouped_order(
-        _lengths(pairs, groups), config.batch_size, config.num_train_epochs, seed, groups
-    )
-    return [pairs[i] for i in order]
-
-
-def by_length(pairs: Sequence[EncodedPair]) -> list[EncodedPair]:
-    """The order of evaluation."""
-    groups = _by_prompt(pairs)
-    lengths = _lengths(pairs, groups)
-    return [pairs[i] for group in sorted(groups, key=lambda group: lengths[group[0]]) for i in group]
+    return [Row(group, questions([pairs[i] for i in group])[0][0].tokens) for group in groups]
 
 
 def questions(pairs: Sequence[EncodedPair]) -> tuple[list[Question], list[tuple[int, int]]]:
@@ -73,25 +62,9 @@ def questions(pairs: Sequence[EncodedPair]) -> tuple[list[Question], list[tuple[
     return found, places
 
 
-def padding_share(pairs: Sequence[EncodedPair], batch_size: int) -> float:
-    """Share of the positions that are padding when the pairs are read in batches, with a row for each question."""
-    batches = [pairs[start : start + batch_size] for start in range(0, len(pairs), batch_size)]
-    return length_grouping.padding_share([[question.tokens for question in questions(batch)[0]] for batch in batches])
-
-
 def _by_prompt(pairs: Sequence[EncodedPair]) -> list[list[int]]:
     """Indices of the pairs of each prompt, in the order in which the prompts first appear."""
     found: dict[tuple[int, ...], list[int]] = {}
     for i, pair in enumerate(pairs):
         found.setdefault(tuple(pair.prompt), []).append(i)
     return list(found.values())
-
-
-def _lengths(pairs: Sequence[EncodedPair], groups: Sequence[Sequence[int]]) -> list[int]:
-    """Tokens of each pair's question."""
-    lengths = [0] * len(pairs)
-    for group in groups:
-        [question], _ = questions([pairs[i] for i in group])
-        for i in group:
-            lengths[i] = question.tokens
-    return lengths

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from stages.text.encoding import Encoded
-from stages.training import length_grouping
-from stages.training.config import TrainingConfig
+from stages.training.length_grouping import Row
 
 
 class EncodedSample(NamedTuple):
@@ -28,22 +27,6 @@ class EncodedSample(NamedTuple):
         return self.ids[:-1]
 
 
-def in_training_order(samples: Sequence[EncodedSample], config: TrainingConfig, seed: int) -> list[EncodedSample]:
-    """The samples of all epochs, those of a row side by side, those of a batch from rows of like length."""
-    rows = rows_of(samples)
-    order = length_grouping.length_grouped_order(
-        _lengths(samples, rows), config.batch_size, config.num_train_epochs, seed, rows
-    )
-    return [samples[i] for i in order]
-
-
-def by_length(samples: Sequence[EncodedSample]) -> list[EncodedSample]:
-    """The order of evaluation."""
-    rows = rows_of(samples)
-    lengths = _lengths(samples, rows)
-    return [samples[i] for row in sorted(rows, key=lambda row: lengths[row[0]]) for i in row]
-
-
 def collate(samples: Sequence[EncodedSample], pad: int) -> dict[str, Any]:
     """A batch of b samples in B rows.
 
@@ -54,13 +37,13 @@ def collate(samples: Sequence[EncodedSample], pad: int) -> dict[str, Any]:
     import torch
 
     rows = rows_of(samples)
-    longest = max(len(samples[row[-1]].ids) for row in rows)
+    longest = max(row.tokens for row in rows)
     ids = torch.full((len(rows), longest), pad)
     sample, labels = torch.full((len(rows), longest), -1), torch.full((len(rows), longest), pad)
     for number, row in enumerate(rows):
-        whole = samples[row[-1]].ids
+        whole = samples[row.members[-1]].ids
         ids[number, : len(whole)] = torch.tensor(whole)
-        for i in row:
+        for i in row.members:
             start, answer = len(samples[i].prompt.ids) - 1, samples[i].answer.ids
             sample[number, start : start + len(answer)] = i
             labels[number, start : start + len(answer)] = torch.tensor(answer)
@@ -68,14 +51,8 @@ def collate(samples: Sequence[EncodedSample], pad: int) -> dict[str, Any]:
     return {"ids": ids, "sample": sample, "labels": labels, "tokens": tokens}
 
 
-def padding_share(samples: Sequence[EncodedSample], batch_size: int) -> float:
-    """Share of the positions that are padding when the samples are read in batches."""
-    batches = [samples[start : start + batch_size] for start in range(0, len(samples), batch_size)]
-    return length_grouping.padding_share([[len(batch[row[-1]].ids) for row in rows_of(batch)] for batch in batches])
-
-
-def rows_of(samples: Sequence[EncodedSample]) -> list[list[int]]:
-    """Indices of the samples that share a row, each the beginning of the next one's prompt."""
+def rows_of(samples: Sequence[EncodedSample]) -> list[Row]:
+    """The samples that share a row, each the beginning of the next one's prompt."""
     read = [sample.read for sample in samples]
     rows: dict[int, list[int]] = {}
     """By the last sample of each."""
@@ -88,13 +65,4 @@ def rows_of(samples: Sequence[EncodedSample]) -> list[list[int]]:
         row = rows.pop(begun[-1], []) if begun else []
         rows[i] = [*row, i]
         begun.append(i)
-    return sorted(rows.values())
-
-
-def _lengths(samples: Sequence[EncodedSample], rows: Sequence[Sequence[int]]) -> list[int]:
-    """Tokens of each sample's row."""
-    lengths = [0] * len(samples)
-    for row in rows:
-        for i in row:
-            lengths[i] = len(samples[row[-1]].ids)
-    return lengths
+    return [Row(members, len(samples[members[-1]].ids)) for members in sorted(rows.values())]
