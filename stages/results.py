@@ -4,6 +4,7 @@ python -m stages.results
 """
 
 import json
+from math import nan
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,9 +29,9 @@ def main(
     print(examples(answers))
     spent = costs()
     if spent:
-        print(f"\n{'stage':16}{'seconds':>10}{'peak MiB':>10}")
+        print(f"\n{'stage':16}{'seconds':>10}{'CPU s':>10}{'peak MiB':>10}")
         for stage, cost in spent.items():
-            print(f"{stage:16}{cost['seconds']:10.1f}{cost['peak_mib']:10.0f}")
+            print(f"{stage:16}{cost['seconds']:10.1f}{cost.get('cpu_seconds', nan):10.1f}{cost['peak_mib']:10.0f}")
     print(f"\n{page.resolve().as_uri() if page.exists() else f'{page} is not there yet'}")
 
 

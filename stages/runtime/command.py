@@ -105,7 +105,7 @@ def _end_bars() -> None:
 
 
 def costs() -> dict[str, dict[str, float]]:
-    """What the last run of each stage cost: `seconds`, `peak_mib` and, with a GPU, `peak_gpu_mib` and
+    """What the last run of each stage cost: `seconds`, `cpu_seconds`, `peak_mib` and, with a GPU, `peak_gpu_mib` and
     `reserved_gpu_mib`."""
     return {path.stem: json.loads(path.read_text()) for path in sorted((resume.own_root() / "cost").glob("*.json"))}
 
@@ -115,7 +115,12 @@ def _note_cost(seconds: float) -> None:
     if not stage or not processes.is_first():
         return
     unit = 1024 if sys.platform == "linux" else 1024**2
-    cost = {"seconds": round(seconds, 1), "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit}
+    cpu = round(time.process_time(), 1)
+    cost = {
+        "seconds": round(seconds, 1),
+        "cpu_seconds": cpu,
+        "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // unit,
+    }
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         cost["peak_gpu_mib"] = torch.cuda.max_memory_allocated() // 2**20
