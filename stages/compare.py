@@ -104,6 +104,11 @@ class Revision:
             error.filename = path
             raise
 
+    def copy(self, path: str, to: Path) -> None:
+        """Copy a file or a folder."""
+        to.parent.mkdir(parents=True, exist_ok=True)
+        self._files.get(path, str(to), recursive=True)
+
 
 def queue() -> dict[str, str]:
     """Experiments of DVC's queue that left no commit: name → Failed, Queued or Running."""

@@ -1,9 +1,13 @@
 """Writes the embedded sample corpus: `python data/sample/generate.py` rewrites the five JSON files beside it.
 
+`--fresh 300 --to data/fresh` writes test_data.json and facts.json of 300 more dialogues instead, for a second opinion on
+a finished run: no file of the sample holds them, and no setting was chosen by them.
+
 The splits share no answer of eight or more characters and no question that has an answer: a dialogue that would repeat
 one of another split is drawn again. Every case (illness and kind of person) comes up in training several times.
 """
 
+import argparse
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -82,25 +86,27 @@ def lines(rows: Iterable[Any], separators: tuple[str, str] = (", ", ": ")) -> st
     return "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False, separators=separators) for row in rows) + "\n]"
 
 
-def corpus() -> dict[str, str]:
-    """The text of each file, by name."""
-    answers: set[str] = set()
-    questions: set[str] = set()
-    files: dict[str, str] = {}
-    facts: dict[str, list[dict[str, Any]]] = {}
+def splits() -> dict[str, list[Dialogue]]:
+    """The dialogues of each file."""
+    out: dict[str, list[Dialogue]] = {}
     for number, (name, size) in enumerate(SIZES.items()):
-        dialogues = split(Random(SEED + number), size, answers, questions)
-        for _, talk in dialogues:
-            more = traces(talk)
-            answers |= more[0]
-            questions |= more[1]
-        files[name] = lines(turns for turns, _ in dialogues) + "\n"
-        if name == "test_data.json":
-            facts["test"] = [entry(history, round_) for _, talk in dialogues for history, round_ in samples(talk)]
-            asked = set(questions)
-    records = preferences(Random(SEED + len(SIZES)), asked)
-    files["preferences.json"] = lines(row for row, _ in records) + "\n"
-    facts["preferences"] = [fact for _, fact in records]
+        out[name] = split(Random(SEED + number), size, *known(out))
+    return out
+
+
+def known(written: dict[str, list[Dialogue]]) -> tuple[set[str], set[str]]:
+    """The long answers and the answered questions of all these files."""
+    found = [traces(talk) for dialogues in written.values() for _, talk in dialogues]
+    return {a for answers, _ in found for a in answers}, {q for _, questions in found for q in questions}
+
+
+def facts_of(dialogues: list[Dialogue]) -> list[dict[str, Any]]:
+    """What is known of each sample."""
+    return [entry(history, round_) for _, talk in dialogues for history, round_ in samples(talk)]
+
+
+def facts_file(facts: dict[str, list[dict[str, Any]]]) -> str:
+    """The text of facts.json."""
     vocabulary = ",\n".join(
         f"{json.dumps(kind)}: {json.dumps(names, ensure_ascii=False)}" for kind, names in VOCABULARY.items()
     )
@@ -108,14 +114,47 @@ def corpus() -> dict[str, str]:
         f'"vocabulary": {{\n{vocabulary}\n}}',
         *(f'"{part}": {lines(rows, (",", ":"))}' for part, rows in facts.items()),
     ]
-    files["facts.json"] = "{\n" + ",\n".join(parts) + "\n}\n"
-    return files
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def corpus() -> dict[str, str]:
+    """The text of each file, by name."""
+    written = splits()
+    test = {"test_data.json": written["test_data.json"]}
+    records = preferences(Random(SEED + len(SIZES)), known(test)[1])
+    facts = {"test": facts_of(written["test_data.json"]), "preferences": [fact for _, fact in records]}
+    files = {name: lines(turns for turns, _ in dialogues) + "\n" for name, dialogues in written.items()}
+    return files | {
+        "preferences.json": lines(row for row, _ in records) + "\n",
+        "facts.json": facts_file(facts),
+    }
+
+
+def fresh(count: int, seed: int) -> dict[str, str]:
+    """The text of a test split that repeats nothing of `corpus`, and of its facts."""
+    written = splits()
+    answers, questions = known(written)
+    test = {"test_data.json": written["test_data.json"]}
+    questions |= {row["instruction"] for row, _ in preferences(Random(SEED + len(SIZES)), known(test)[1])}
+    dialogues = split(Random(seed), count, answers, questions)
+    return {
+        "test_data.json": lines(turns for turns, _ in dialogues) + "\n",
+        "facts.json": facts_file({"test": facts_of(dialogues)}),
+    }
 
 
 def main() -> None:
     """Write the files."""
-    for name, text in corpus().items():
-        (Path(__file__).parent / name).write_text(text, encoding="utf-8", newline="\n")
+    options = argparse.ArgumentParser(description="Write the sample corpus, or more test dialogues.")
+    options.add_argument("--fresh", type=int, metavar="N", help="write N more test dialogues instead, into --to")
+    options.add_argument("--seed", type=int, default=777, help="of the fresh ones")
+    options.add_argument("--to", type=Path, default=Path(__file__).parent, help="folder of the files")
+    chosen = options.parse_args()
+    if chosen.fresh and chosen.to == options.get_default("to"):
+        options.error("--fresh needs --to, a folder other than the sample's")
+    chosen.to.mkdir(parents=True, exist_ok=True)
+    for name, text in (fresh(chosen.fresh, chosen.seed) if chosen.fresh else corpus()).items():
+        (chosen.to / name).write_text(text, encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -49,14 +49,19 @@ def widened(by_question: Interval, before: Sequence[float], after: Sequence[floa
     Args:
         before, after: (runs,) each run's mean.
     """
-    margin = seed_margin(before, after)
-    if margin == 0:
+    return _widened_by(by_question, seed_margin(before, after))
+
+
+def widened_mean(by_question: Interval, runs: Sequence[float]) -> Interval:
+    """The interval of the mean over runs that differ in their seed, with what other seeds would add; see `widened`.
+
+    Args:
+        runs: (runs,) each run's mean; of a single one nothing tells what seeds do.
+    """
+    if len(runs) < 2:
         return by_question
-    value = by_question.value
-    low = value - math.hypot(value - by_question.low, margin)
-    high = value + math.hypot(by_question.high - value, margin)
-    facing_zero = value - low if value > 0 else high - value
-    return Interval(value, low, high, by_question.units, bootstrap.p_normal(value, facing_zero / 1.96))
+    margin = T_975[min(len(runs) - 1, len(T_975)) - 1] * statistics.stdev(runs) / math.sqrt(len(runs))
+    return _widened_by(by_question, margin)
 
 
 def seed_margin(before: Sequence[float], after: Sequence[float]) -> float:
@@ -67,6 +72,16 @@ def seed_margin(before: Sequence[float], after: Sequence[float]) -> float:
     squares = sum((value - statistics.fmean(side)) ** 2 for side in (before, after) for value in side)
     deviation = math.sqrt(squares / freedom * (1 / len(before) + 1 / len(after)))
     return T_975[min(freedom, len(T_975)) - 1] * deviation
+
+
+def _widened_by(by_question: Interval, margin: float) -> Interval:
+    if margin == 0:
+        return by_question
+    value = by_question.value
+    low = value - math.hypot(value - by_question.low, margin)
+    high = value + math.hypot(by_question.high - value, margin)
+    facing_zero = value - low if value > 0 else high - value
+    return Interval(value, low, high, by_question.units, bootstrap.p_normal(value, facing_zero / 1.96))
 
 
 def _per_question(runs: Sequence[Values]) -> list[float | None]:

@@ -1,0 +1,92 @@
+"""What runs gained on fresh questions: the numbers of predict and evaluate, and a table of them."""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import pytest
+from imports import ROOT
+
+from controls import fresh
+from stages.importing import dialogues
+from stages.text.records import Sample
+
+DATA = ROOT / "data/sample"
+
+
+def test_only_answers_of_like_length_are_compared_where_asked() -> None:
+    sft = [{"reward": 1.0, "response_length": 10}, {"reward": 2.0, "response_length": 10}]
+    ppo = [{"reward": 1.5, "response_length": 13}, {"reward": 4.0, "response_length": 14}]
+    every, equal, *_, facts = fresh.COLUMNS[:4]
+    assert fresh.more(every, sft, ppo) == [0.5, 2.0]
+    assert fresh.more(equal, sft, ppo) == [0.5, None]
+    assert fresh.more(facts, sft, ppo) == [None, None]
+    assert fresh.more(facts, [{"facts_named": 0.5}], [{"facts_named": 1.0}]) == [50.0]
+
+
+def test_the_table_by_hand() -> None:
+    """Two runs whose questions gain 1 and 3: the mean is 2, which two seeds, 2 apart, don't show."""
+    runs = {
+        name: {column.title: [gain] * 60 if column.title == "Reward, sd" else [None] * 60 for column in fresh.COLUMNS}
+        for name, gain in (("a", 1.0), ("b", 3.0))
+    }
+    lines = fresh.markdown(runs, [at // 2 for at in range(60)]).splitlines()
+    assert lines[2] == "| Run | Reward, sd |"
+    assert [line.partition(" (")[0] for line in lines[4:7]] == ["| `a` | +1.00", "| `b` | +3.00", "| mean of 2 | +2.00"]
+    assert "**" not in lines[6], "Student's t with one degree of freedom"
+    assert "60 questions of 30 dialogues" in lines[8]
+
+
+@pytest.mark.slow
+def test_a_run_gets_the_numbers_of_predict_and_evaluate(tmp_path: Path, work: Path) -> None:
+    import tiny_models
+    import tiny_run
+
+    top = tmp_path / "models"
+    tiny_run.write(top)
+    (top / "params.yaml").rename(tmp_path / "params.yaml")
+    tiny_models.write_adapter(top / "ppo", "ppo", top / "base", [top / "sft"], seed=5)
+    samples = [Sample(**row, dialogue=at) for at, row in enumerate(tiny_run.SAMPLES[:11])]
+    found = fresh.measure(fresh.Questions(samples, [None] * 11), tmp_path)
+
+    (tmp_path / "params.yaml").rename(top / "params.yaml")
+    tiny_run.run_predict(top, top)
+    tiny_run.run_evaluate(top, top)
+    sft, ppo = (
+        [json.loads(line) for line in (top / f"evaluation/{name}.jsonl").read_text(encoding="utf-8").splitlines()]
+        for name in ("sft", "ppo")
+    )
+    unit = statistics.pstdev(row["reward"] for row in sft)
+    gains = [(after["reward"] - before["reward"]) / unit for before, after in zip(sft, ppo, strict=True)]
+    assert found["Reward, sd"] == pytest.approx(gains, abs=2e-3) and any(gains)
+    assert found["ROUGE-L"] == pytest.approx([b["rouge-l"] - a["rouge-l"] for a, b in zip(sft, ppo, strict=True)])
+    against_best = [value for value in found["… against best of 4"] if value is not None]
+    assert all(value <= gain + 1e-3 for value, gain in zip(against_best, gains, strict=True)), "SFT's own is one of 4"
+    assert any(value < gain - 1e-3 for value, gain in zip(against_best, gains, strict=True))
+
+
+def test_fresh_questions_are_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DATA))
+    import generate
+
+    before = {name: (DATA / name).read_text(encoding="utf-8") for name in ("train_data.json", "preferences.json")}
+    monkeypatch.setattr(sys, "argv", ["generate.py", "--fresh", "20", "--to", str(tmp_path)])
+    generate.main()
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    questions = fresh.read(tmp_path, tmp_path / "params.yaml")
+    assert len(set(questions.dialogues)) == 20 and all(questions.facts)
+    rules = dialogues.DialogueRules()
+    old = [
+        sample
+        for name in generate.SIZES
+        for dialogue in json.loads((DATA / name).read_text(encoding="utf-8"))
+        for sample in dialogues.to_samples(dialogue, rules, name)[0]
+    ]
+    asked = {sample.instruction for sample in old} | {
+        row["instruction"] for row in json.loads(before["preferences.json"])
+    }
+    assert not {sample.instruction for sample in questions.samples} & asked
+    answered = {sample.output for sample in old}
+    assert not {sample.output for sample in questions.samples if len(sample.output) >= generate.LONG} & answered
+    assert (DATA / "train_data.json").read_text(encoding="utf-8") == before["train_data.json"]
