@@ -1,6 +1,7 @@
 """The whole graph, really run with the smallest profile: it ends, it is finished, and it gives the bytes of always."""
 
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,22 @@ def test_two_stacks_of_the_run_are_compared(smallest: Path) -> None:
     with at_work_in(smallest):
         printed = run("python -m stages.compare HEAD:sft HEAD:ppo", smallest)
     assert "| Metric | HEAD:sft | HEAD:ppo | difference from HEAD:sft |" in printed
+
+
+def test_each_stage_is_held_against_its_floor(smallest: Path) -> None:
+    with at_work_in(smallest):
+        lines = run("python -m benchmarks.floor", smallest).splitlines()
+    found = {stage: float(times) for stage, *_, times in map(str.split, lines[-6:])}
+    assert set(found) == {"sft", "rm", "ppo", "predict@base", "predict@sft", "predict@ppo"}
+    assert min(found.values()) > 1, "no stage is quicker than its matrix products"
+
+
+def test_a_commit_answers_fresh_questions_as_the_workspace_does(smallest: Path, tmp_path: Path) -> None:
+    run(f"{sys.executable} data/sample/generate.py --fresh 5 --to {tmp_path}", smallest)
+    with at_work_in(smallest):
+        tables = [run(f"python -m controls.fresh {tmp_path} {rev}", smallest) for rev in ("workspace", "HEAD")]
+    workspace, commit = ([line for line in table.splitlines() if line.startswith("| `")] for table in tables)
+    assert len(workspace) == 1 and commit == [workspace[0].replace("workspace", "HEAD")]
 
 
 def test_a_clone_with_the_cache_makes_only_the_page_anew(smallest: Path, tmp_path: Path) -> None:
