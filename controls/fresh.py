@@ -24,6 +24,7 @@ from stages.page.formats import fixed, span
 from stages.page.probes import EQUAL_LENGTH
 from stages.runtime import atomic, params, processes
 from stages.runtime.command import command
+from stages.runtime.errors import UserError
 from stages.scoring import rows
 from stages.scoring.scorer import EvaluateConfig, Scorer
 from stages.text import encoding
@@ -106,6 +107,8 @@ def read(data: Path, params_file: Path) -> Questions:
         for index, dialogue in enumerate(preprocess.read(source, own="covid"))
         for sample in dialogues.to_samples(dialogue, rules, f"{source}, dialogue {index}")[0]
     ]
+    if not samples:
+        raise UserError(f"{source}: no dialogue of it gives a sample")
     return Questions(samples, preprocess.read_facts(data / "facts.json", samples) or [None] * len(samples))
 
 
@@ -147,7 +150,7 @@ def measure(questions: Questions, run: Path) -> dict[str, Values]:
         rewards = scorer.of_answers(samples, texts)
     rewards["best"] = [max(draws) for draws in zip(*(rewards[name] for name in texts if name != "ppo"), strict=True)]
 
-    unit = statistics.pstdev(rewards["sft"])
+    unit = statistics.pstdev(rewards["sft"]) or 1.0  # of a single question
     doctor = [encoding.normalize(tokenizer, sample.output) for sample in samples]
     numbers = {"best": [{"reward": value / unit} for value in rewards["best"]]}
     for name in ("sft", "ppo"):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stages.page.i18n import Sentence
 
 WORKSPACE = "workspace"
+GET_IT = "`dvc pull`, or run it again"
 
 
 @command
@@ -67,9 +68,7 @@ def read(names: Sequence[str], reports: str) -> "tuple[list[Run], list[Sentence]
         except compare_inputs.Unfinished as reason:
             left_out.append(Sentence("compare.failed", {"name": name, "reason": str(reason)}))
         except FileNotFoundError as error:
-            raise UserError(
-                f"{name}: {error.filename} is in no cache and no remote; `dvc pull`, or run it again"
-            ) from None
+            raise UserError(f"{name}: {error.filename} is in no cache and no remote; {GET_IT}") from None
     if not found:
         because = "; ".join("{name}: {reason}".format(**note.values) for note in left_out)
         raise UserError(f"no run is left to compare. {because}")
@@ -86,6 +85,7 @@ class Revision:
 
         from stages.page.compare_inputs import Unfinished
 
+        self.rev = rev
         try:
             self._files: DVCFileSystem = DVCFileSystem(".", rev=None if rev == WORKSPACE else rev)
             _ = self._files.repo  # it is opened at its first use: here, where its errors are understood
@@ -105,9 +105,14 @@ class Revision:
             raise
 
     def copy(self, path: str, to: Path) -> None:
-        """Copy a file or a folder."""
+        """Copy a file or a folder; raises UserError where its content is nowhere."""
+        from dvc_data.index import DataIndexDirError
+
         to.parent.mkdir(parents=True, exist_ok=True)
-        self._files.get(path, str(to), recursive=True)
+        try:
+            self._files.get(path, str(to), recursive=True)
+        except (FileNotFoundError, DataIndexDirError):
+            raise UserError(f"{self.rev}: {path} is in no cache and no remote; {GET_IT}") from None
 
 
 def queue() -> dict[str, str]:

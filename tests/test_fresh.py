@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from checkouts import at_work_in
 from imports import ROOT
 
 from controls import fresh
 from stages.importing import dialogues
+from stages.runtime.errors import UserError
 from stages.text.records import Sample
 
 DATA = ROOT / "data/sample"
@@ -64,6 +66,27 @@ def test_a_run_gets_the_numbers_of_predict_and_evaluate(tmp_path: Path, work: Pa
     against_best = [value for value in found["… against best of 4"] if value is not None]
     assert all(value <= gain + 1e-3 for value, gain in zip(against_best, gains, strict=True)), "SFT's own is one of 4"
     assert any(value < gain - 1e-3 for value, gain in zip(against_best, gains, strict=True))
+
+
+@pytest.mark.slow
+def test_the_models_of_a_commit_come_from_the_remote(clone: Path, tmp_path: Path) -> None:
+    with at_work_in(clone):
+        run = fresh.fetch("HEAD", tmp_path / "run")
+    assert {path.name for path in (run / "models").iterdir()} == set(fresh.RUN)
+    assert (run / "params.yaml").read_bytes() == (clone / "params.yaml").read_bytes()
+
+
+@pytest.mark.slow
+def test_models_that_are_nowhere_end_in_one_line(clone: Path, tmp_path: Path) -> None:
+    (clone / ".dvc/config").write_text("", encoding="utf-8")
+    with at_work_in(clone), pytest.raises(UserError, match="HEAD: models/base is in no cache and no remote"):
+        fresh.fetch("HEAD", tmp_path / "run")
+
+
+def test_a_file_without_a_sample_ends_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "test_data.json").write_text('[["病人：你好", "医生：好"]]', encoding="utf-8")
+    with pytest.raises(UserError, match="no dialogue of it gives a sample"):
+        fresh.read(tmp_path, ROOT / "params.yaml")
 
 
 def test_fresh_questions_are_fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
