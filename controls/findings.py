@@ -163,7 +163,7 @@ def _judge(found: Found, compared: Comparison, draws: int, seed: int) -> Answer:
     }  # fmt: skip
     because = [
         Sentence("controls.gains", values),
-        Sentence(f"controls.gap.{'shown' if gap.beyond_chance and gap.value > 0 else 'unknown'}", values),
+        Sentence(f"controls.gap.{_gap(gap)}", values),
     ]
     trust: dict[str, str] = {}
     for name, each in found.accuracy.items():
@@ -173,6 +173,13 @@ def _judge(found: Found, compared: Comparison, draws: int, seed: int) -> Answer:
     if not trusted(found):
         because.append(Sentence("controls.untrusted"))
     return Answer("judge", _tone(result), Sentence(f"controls.judge.{result}"), because)
+
+
+def _gap(gap: Interval) -> str:
+    """Of two gains, the optimised one less the judge's: what the reader is told."""
+    if not gap.beyond_chance:
+        return "unknown"
+    return "shown" if gap.value > 0 else "judge"
 
 
 def _critic(compared: Comparison) -> Answer:

@@ -97,6 +97,18 @@ def test_the_verdict_is_what_the_intervals_say(gains: dict[str, float], short: s
         assert told["paid"].short.values["models"] == [findings.label("dpo")]
 
 
+@pytest.mark.parametrize(("more", "told"), [(0.0, "unknown"), (0.5, "shown"), (-0.5, "judge")])
+def test_which_reward_model_sees_the_larger_gain(more: float, told: str) -> None:
+    """PPO gains 1 sd by the judge, and `more` than that by the reward that it optimised."""
+    found = made_up({})
+    noise = np.random.default_rng(2).normal(scale=0.3, size=80)
+    ppo = found.numbers[models.SUBJECT]
+    ppo["reward"] = list(np.array(ppo["gold"]) + more + noise - noise.mean())
+    answers = findings.answers(found, findings.compare(found, 200, 0), 200, 0)
+    (judge,) = [answer for answer in answers if answer.name == "judge"]
+    assert f"controls.gap.{told}" in {sentence.key for sentence in judge.because}
+
+
 def test_a_judge_that_is_no_better_than_chance_tells_nothing() -> None:
     found = made_up({"dpo": 2.0}, right=0.52)
     compared = findings.compare(found, 200, 0)
