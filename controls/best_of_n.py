@@ -37,8 +37,6 @@ def main(
     frozen_base = judges.check(base, [proxy, gold])
     folders = stack.resolve(frozen_base, [sft])
 
-    from stages.generation.generate import eos_ids, generate
-
     processes.announce("best_of_n")
     device, most = processes.device(), max(SIZES)
     tokenizer = frozen_base.tokenizer()
@@ -46,12 +44,8 @@ def main(
     prompts = [predict.encode(tokenizer, sample, config) for sample in samples for _ in range(most)]
     keys = [f"{seed}/best-of-n/{i}/{k}" for i in range(len(samples)) for k in range(most)]
     answers: list[Any] = [None] * len(prompts)
-    with stack.merged(model, only_if=config.merge_adapters):
-        for i, answer in generate(
-            model, prompts, keys, config, config.max_new_tokens, config.batch_size,
-            eos_ids(model, tokenizer), tokenizer.pad_token_id,
-        ):  # fmt: skip
-            answers[i] = answer
+    for i, answer in predict.answers_of(model, tokenizer, prompts, keys, config):
+        answers[i] = answer
     heads = {name: judges.add(model, folder, name, device) for name, folder in (("proxy", proxy), ("gold", gold))}
     scores = {}
     for name, head in heads.items():

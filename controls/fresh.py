@@ -114,8 +114,6 @@ def read(data: Path, params_file: Path) -> Questions:
 
 def measure(questions: Questions, run: Path) -> dict[str, Values]:
     """For each column what PPO has more, by question."""
-    from stages.generation.generate import eos_ids, generate
-
     params_file = run / "params.yaml"
     seed = params.load(params_file, "seed", int)
     config = params.load(params_file, "predict", predict.PredictConfig)
@@ -132,12 +130,9 @@ def measure(questions: Questions, run: Path) -> dict[str, Values]:
     def answers(folders: Sequence[Path], key: str) -> list[Text]:
         """As the stage predict would, if `key` were the seed."""
         found = [Text("", False)] * len(prompts)
-        adapters = [stack.lineage(folder).adapter for folder in folders]
-        with stack.active(model, adapters), stack.merged(model, only_if=config.merge_adapters):
-            for i, answer in generate(
-                model, prompts, [f"{key}/{i}" for i in range(len(prompts))], config, config.max_new_tokens,
-                config.batch_size, eos_ids(model, tokenizer), tokenizer.pad_token_id,
-            ):  # fmt: skip
+        keys = [f"{key}/{i}" for i in range(len(prompts))]
+        with stack.active(model, [stack.lineage(folder).adapter for folder in folders]):
+            for i, answer in predict.answers_of(model, tokenizer, prompts, keys, config):
                 text = tokenizer.decode(answer.ids, skip_special_tokens=True).strip()
                 found[i] = Text(encoding.normalize(tokenizer, text), answer.ended)
         return found

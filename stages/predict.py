@@ -3,8 +3,9 @@
 python -m stages.predict --help
 """
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,6 +14,9 @@ from stages.models import base_model, sharding, stack
 from stages.runtime import atomic, params, processes
 from stages.runtime.command import command
 from stages.text import encoding, records
+
+if TYPE_CHECKING:
+    from stages.generation.generate import Answer
 
 
 class PredictConfig(Decoding):
@@ -48,27 +52,16 @@ def main(
 
     from tqdm import tqdm
 
-    from stages.generation.generate import Answer, eos_ids, generate
-
     accelerator = processes.join()
     tokenizer = frozen_base.tokenizer()
     model = stack.load(frozen_base.causal_lm(accelerator.device), folders)
     prompts = [encode(tokenizer, sample, config) for sample in samples]
     mine = processes.share(range(len(samples)), evenly=sharding.is_sharded(model))
-    found: list[tuple[int, Answer]] = []
+    found = []
     bar = tqdm(total=len(mine), desc=f"predict@{name}", unit="answer", disable=not accelerator.is_main_process)
-    with stack.merged(model, only_if=config.merge_adapters), bar:
-        for i, answer in generate(
-            model,
-            [prompts[i] for i in mine],
-            [f"{seed}/{i}" for i in mine],
-            config,
-            config.max_new_tokens,
-            config.batch_size,
-            eos_ids(model, tokenizer),
-            tokenizer.pad_token_id,
-            with_graphs=config.cuda_graphs,
-        ):
+    with bar:
+        keys = [f"{seed}/{i}" for i in mine]
+        for i, answer in answers_of(model, tokenizer, [prompts[i] for i in mine], keys, config):
             found.append((mine[i], answer))
             bar.update()
     answers = dict(answered for part in processes.everyones(found) for answered in part)
@@ -79,6 +72,30 @@ def main(
         to,
         (row(sample, answers[i], tokenizer) for i, sample in enumerate(samples)),
     )
+
+
+def answers_of(
+    model: Any, tokenizer: Any, prompts: Sequence[list[int]], keys: Sequence[str], config: PredictConfig
+) -> "Iterator[tuple[int, Answer]]":
+    """Answer the prompts under the active adapters; yields (its index, its answer), long prompts first.
+
+    Args:
+        keys: one per prompt; what seeds its randomness.
+    """
+    from stages.generation.generate import eos_ids, generate
+
+    with stack.merged(model, only_if=config.merge_adapters):
+        yield from generate(
+            model,
+            prompts,
+            keys,
+            config,
+            config.max_new_tokens,
+            config.batch_size,
+            eos_ids(model, tokenizer),
+            tokenizer.pad_token_id,
+            with_graphs=config.cuda_graphs,
+        )
 
 
 def row(sample: records.Sample, answer: Any, tokenizer: Any) -> dict[str, Any]:
