@@ -20,7 +20,7 @@ from stages.importing import dialogues
 from stages.metrics import bootstrap, definitions, seeds
 from stages.metrics.probes import Text
 from stages.models import base_model, reward, stack
-from stages.page.formats import fixed, span
+from stages.page.formats import MISSING, fixed, span
 from stages.page.probes import EQUAL_LENGTH
 from stages.runtime import atomic, params, processes
 from stages.runtime.command import command
@@ -78,11 +78,16 @@ def main(
 ) -> None:
     """Answer the questions with SFT and PPO of each run, and hold them against each other and against best of 4."""
     found = {}
+    questions = None
     for rev in revs or [compare.WORKSPACE]:
         with tempfile.TemporaryDirectory() as folder:
             run = fetch(rev, Path(folder))
-            questions = read(data, run / "params.yaml")
+            own = read(data, run / "params.yaml")
+            questions = questions or own
+            if own != questions:
+                raise UserError(f"{rev}: its section `data` makes other samples of {data} than that of the first run")
             found[rev] = measure(questions, run)
+    assert questions is not None
     text = markdown(found, questions.dialogues)
     print(text, end="")
     if to:
@@ -193,7 +198,10 @@ highest reward.
 
 
 def cell(column: Column, runs: Sequence[Values], dialogues: Sequence[int]) -> str:
-    """The mean over the runs with its interval."""
+    """The mean over the runs with its interval; a dash where no question has a value."""
+    runs = [run for run in runs if any(value is not None for value in run)]
+    if not runs:
+        return MISSING
     means = [[v for v in values if v is not None] for values in zip(*runs, strict=True)]
     by_question = [statistics.fmean(known) if known else None for known in means]
     found = bootstrap.mean(by_question, dialogues, DRAWS, 0)

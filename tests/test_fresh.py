@@ -3,6 +3,7 @@
 import json
 import statistics
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,32 @@ def test_the_table_by_hand() -> None:
     assert [line.partition(" (")[0] for line in lines[4:7]] == ["| `a` | +1.00", "| `b` | +3.00", "| mean of 2 | +2.00"]
     assert "**" not in lines[6], "Student's t with one degree of freedom"
     assert "60 questions of 30 dialogues" in lines[8]
+
+
+def test_a_run_without_answers_of_like_length_has_a_dash() -> None:
+    equal = fresh.COLUMNS[1]
+    runs = {
+        name: {column.title: ([gain] if column == equal else [1.0]) * 40 for column in fresh.COLUMNS}
+        for name, gain in (("a", 1.0), ("b", None))
+    }
+    lines = fresh.markdown(runs, list(range(40))).splitlines()
+    one = "+1.00 (+1.00\u00a0…\u00a0+1.00) [40]"
+    assert [line.split(" | ")[2] for line in lines[4:7]] == [one, "–", one]
+
+
+def test_runs_that_make_other_samples_of_the_questions_are_not_compared(
+    tmp_path: Path, params: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dialogue = ["病人：发烧怎么办？", "医生：多喝水。", "病人：还要吃药吗？", "医生：先观察两天再说。"]
+    (tmp_path / "test_data.json").write_text(json.dumps([dialogue]), encoding="utf-8")
+    for name, shortest in (("all", 1), ("long", 5)):
+        (tmp_path / name).mkdir()
+        params(tmp_path / name, {"data": {"min_answer_length": shortest}})
+    monkeypatch.setattr(fresh, "fetch", lambda rev, folder: tmp_path / rev)
+    monkeypatch.setattr(fresh, "measure", lambda questions, run: {})
+    with pytest.raises(SystemExit):
+        fresh.main(tmp_path, ["all", "long"])
+    assert "long: its section `data` makes other samples" in capsys.readouterr().err
 
 
 @pytest.mark.slow
