@@ -26,7 +26,7 @@ class PpoConfig(Section):
     training, and the base is the reference (the tutorial's other mode)."""
 
     # the run
-    total_episodes: Steps = 1792
+    total_episodes: Steps = 1280
     """Responses sampled in all; one update takes batch_size of them."""
     batch_size: BatchSize = 32
     """Responses per update, over all processes."""
@@ -54,7 +54,7 @@ class PpoConfig(Section):
     """Each update draws the limit of its responses' tokens between this and max_response_length, both included."""
     max_response_length: Tokens = 96
     """The upper end of that range: no response is longer."""
-    temperature: Temperature = 1.0
+    temperature: Temperature = 0.7
     """Divides the logits when sampling, and in all log-probabilities."""
     local_rollout_forward_batch_size: BatchSize = 32
     """Responses generated side by side."""
@@ -80,7 +80,7 @@ class PpoConfig(Section):
     """Divide the token rewards by their standard deviation, the mean kept."""
 
     # KL against the reference
-    kl_coef: Coefficient = 0.06
+    kl_coef: Coefficient = 0.05
     """The first KL coefficient, and the only one while kl_target is null."""
     kl_target: Nats | None = 3.0
     """Mean KL per response (nats) that the adaptive coefficient steers to; null keeps it fixed."""
