@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4, help="texts or pairs in a forward pass, two in a step")
     parser.add_argument("--predict-batch-size", type=int, default=64, help="questions that are answered side by side")
     parser.add_argument("--peer-predict-batch-size", type=int, help="the peer's, where it differs (its default is 4)")
+    parser.add_argument("--apart", action="store_true", help="the last round of each dialogue alone: nothing to share")
     parser.add_argument("--new-tokens", type=int, default=128, help="of each answer; none ends before")
     parser.add_argument("--llamafactory-python", help="the interpreter of the virtual environment of LLaMA-Factory")
     arguments = parser.parse_args()
@@ -42,6 +43,7 @@ def main() -> None:
         peer = [arguments.llamafactory_python, str(HERE / "stages_llamafactory.py")]
     settings = SETTINGS | {
         "samples": arguments.samples,
+        "apart": arguments.apart,
         "batch_size": arguments.batch_size,
         "predict_batch_size": arguments.predict_batch_size,
         "peer_predict_batch_size": arguments.peer_predict_batch_size or arguments.predict_batch_size,

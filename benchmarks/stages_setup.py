@@ -23,10 +23,11 @@ DATA = Path("data/sample/train_data.json")
 def main(folder: Path, settings: dict[str, Any]) -> None:
     torch.manual_seed(settings["seed"])
     _, tokenizer, network = make_base(folder / "base", settings)
+    rounds = slice(-1, None) if settings.get("apart") else slice(None)
     samples = [
         sample
         for dialogue in json.loads(DATA.read_text(encoding="utf-8"))
-        for sample in dialogues.to_samples(dialogue, dialogues.DialogueRules(), str(DATA))[0]
+        for sample in dialogues.to_samples(dialogue, dialogues.DialogueRules(), str(DATA))[0][rounds]
     ]
     texts = []
     for number, sample in enumerate(samples[: settings["samples"]]):
