@@ -76,7 +76,7 @@ def main(
         _, pairs = held_out.parts(records.read_pairs(data / "preferences_validate.jsonl"))
         model = stack.load(frozen_base.causal_lm(accelerator.device), [sft, ppo, rm])
         scorer = Scorer(model, reward.load_head(rm, accelerator.device), tokenizer, config)
-        with stack.active(model, ["reward"]):
+        with stack.active(model, ["reward"]), stack.merged(model, only_if=stack.merges_exactly(model)):
             rewards = scorer.of_answers(samples, texts | changed)
             judged = scorer.of_pairs(pairs)
         policy, reference = ([stack.lineage(f).adapter for f in folders] for folders in (policy_stack, [sft]))

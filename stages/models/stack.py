@@ -227,5 +227,12 @@ def merged(model: Any, only_if: bool = True) -> Iterator[None]:
             layer.merged_adapters.clear()
 
 
+def merges_exactly(model: Any) -> bool:
+    """Whether merged weights compute what the adapters beside them do, to rounding: half precision rounds them first."""
+    import torch
+
+    return bool(model.dtype == torch.float32)
+
+
 def _short(identity: str) -> str:
     return identity if len(identity) <= 48 else identity[:45] + "…"

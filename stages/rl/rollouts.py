@@ -53,8 +53,7 @@ def sample_rollouts(
     found = []
     plain = decoding.PLAIN.replace(temperature=config.temperature)
     device = next(model.parameters()).device
-    # In float32 the sampler's log-probabilities are the trainer's; in half precision merged weights round otherwise.
-    exact = model.dtype == torch.float32
+    exact = stack.merges_exactly(model)  # then the sampler's log-probabilities are the trainer's
     model.eval()
     with stack.merged(model, only_if=config.merge_adapters_for_rollouts):
         for i, answer in generate.generate(

@@ -169,10 +169,9 @@ class Trainer:
         return estimate_advantages(scores, final_scores, policy, reference, rollouts.mask, self.state.kl_coef, config)
 
     def _merged(self) -> AbstractContextManager[None]:
-        """The active adapters in the weights, but in half precision, which rounds merged weights otherwise."""
-        return stack.merged(
-            self.model, only_if=self.config.merge_adapters_for_rollouts and self.model.dtype == torch.float32
-        )
+        """The active adapters in the weights, where that is exact."""
+        exact = stack.merges_exactly(self.model)
+        return stack.merged(self.model, only_if=self.config.merge_adapters_for_rollouts and exact)
 
     def _plan(self, rollouts: Rollouts, rows: Sequence[int]) -> list[list[int]]:
         """This process's share of the rows, those of each forward pass; a divided base needs one without any here and
