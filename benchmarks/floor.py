@@ -8,7 +8,8 @@ start of Python and torch, some seconds of every stage.
 """
 
 import csv
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,35 +31,45 @@ from stages.training import length_grouping, samples
 DATA, REPORTS, PARAMS = Path("data/processed"), Path("reports"), Path("params.yaml")
 WIDE = 1024
 """Tokens of one pass where a stage can choose."""
+ROUNDS = 10
 
 
 class Work(NamedTuple):
-    """Tokens through the layers and through the LM head."""
+    """Tokens, or CPU seconds per token, through the layers and through the LM head."""
 
     layers: float
     head: float = 0
 
 
 def main() -> None:
+    torch.set_num_threads(1)  # the fewest CPU seconds: two threads spin while they wait for each other
     base = base_model.read(Path("models/base"))
     network, tokenizer = base.causal_lm(), base.tokenizer()
-    layers = [m.weight.detach() for m in network.get_decoder().modules() if isinstance(m, torch.nn.Linear)]
-    head = [network.get_output_embeddings().weight.detach()]
-
-    def time_of(work: Work, batch: int = WIDE) -> float:
-        return work.layers * per_token(layers, batch) + work.head * per_token(head, batch)
-
-    floors = {"sft": time_of(sft_work(tokenizer)), "rm": time_of(rm_work(tokenizer))}
-    wide, decoded, side_by_side = ppo_work(tokenizer)
-    floors["ppo"] = time_of(wide) + time_of(decoded, side_by_side)
-    for name in MODELS:
-        wide, decoded, side_by_side = predict_work(tokenizer, name)
-        floors[f"predict@{name}"] = time_of(wide) + time_of(decoded, side_by_side)
+    needed = {"sft": [(sft_work(tokenizer), WIDE)], "rm": [(rm_work(tokenizer), WIDE)], "ppo": ppo_work(tokenizer)}
+    needed |= {f"predict@{name}": predict_work(tokenizer, name) for name in MODELS}
+    found = speeds(network, {batch for works in needed.values() for _, batch in works})
     spent = costs()
     print(f"{'stage':16}{'CPU s':>10}{'floor':>10}{'times':>10}")
-    for stage, floor in floors.items():
-        found = spent[stage]["cpu_seconds"]
-        print(f"{stage:16}{found:10.1f}{floor:10.1f}{found / floor:10.1f}")
+    for stage, works in needed.items():
+        floor = sum(work.layers * found[batch].layers + work.head * found[batch].head for work, batch in works)
+        print(f"{stage:16}{spent[stage]['cpu_seconds']:10.1f}{floor:10.1f}{spent[stage]['cpu_seconds'] / floor:10.1f}")
+
+
+def speeds(network: Any, batches: Iterable[int]) -> dict[int, Work]:
+    """CPU seconds per token, by how many tokens a product has: the quickest of ROUNDS.
+
+    The rounds lie apart, since a neighbour on the same processor can slow the products for seconds; prints how much.
+    """
+    layers = [m.weight.detach() for m in network.get_decoder().modules() if isinstance(m, torch.nn.Linear)]
+    head = [network.get_output_embeddings().weight.detach()]
+    rounds = []
+    for _ in range(ROUNDS):
+        rounds.append({batch: Work(per_token(layers, batch), per_token(head, batch)) for batch in sorted(batches)})
+        time.sleep(1)
+    print("tokens side by side: µs per token in the layers, in each round")
+    for batch in sorted(batches):
+        print(f"{batch:8}: " + " ".join(f"{each[batch].layers * 1e6:.1f}" for each in rounds))
+    return {batch: Work(*map(min, zip(*(each[batch] for each in rounds), strict=True))) for batch in sorted(batches)}
 
 
 def per_token(weights: Sequence[torch.Tensor], batch: int) -> float:
@@ -113,8 +124,8 @@ def curve(stage: str, name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def ppo_work(tokenizer: Any) -> tuple[Work, Work, int]:
-    """Of whole texts; of responses that are sampled token by token; and how many responses are sampled side by side."""
+def ppo_work(tokenizer: Any) -> list[tuple[Work, int]]:
+    """Of whole texts; and of responses that are sampled token by token, so many side by side."""
     config = params.load(PARAMS, "ppo", PpoConfig)
     given = [sample for split in ("train", "validate") for sample in records.read_samples(DATA / f"{split}.jsonl")]
     prompt = sum(len(ppo.encode(tokenizer, sample, config)) for sample in given) / len(given)
@@ -127,16 +138,17 @@ def ppo_work(tokenizer: Any) -> tuple[Work, Work, int]:
         passes * text + (episodes + first) * prompt + first * prompt + extra,  # all prompts once more, to answer them
         (passes - 1) * learned,
     )
-    return wide, Work(learned + extra, learned + extra), config.local_rollout_forward_batch_size
+    sampled = Work(learned + extra, learned + extra)
+    return [(wide, WIDE), (sampled, config.local_rollout_forward_batch_size)]
 
 
-def predict_work(tokenizer: Any, name: str) -> tuple[Work, Work, int]:
+def predict_work(tokenizer: Any, name: str) -> list[tuple[Work, int]]:
     config = params.load(PARAMS, "predict", predict.PredictConfig)
     prompts = sum(
         len(predict.encode(tokenizer, sample, config)) for sample in records.read_samples(DATA / "test.jsonl")
     )
     answered = sum(row["tokens"] for _, row in json_files.read_lines(REPORTS / "answers" / f"{name}.jsonl"))
-    return Work(prompts), Work(answered, answered), config.batch_size
+    return [(Work(prompts), WIDE), (Work(answered, answered), config.batch_size)]
 
 
 if __name__ == "__main__":
