@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ SAMPLE = Path("data/sample")
 sys.path[:0] = [str(FOLDER), str(SAMPLE)]
 
 import corpus  # noqa: E402
+import train  # noqa: E402
 import vocabulary  # noqa: E402
 
 pytestmark = pytest.mark.slow
@@ -41,6 +43,25 @@ def test_corpus_has_no_held_out_text():
     written = {piece for document in documents for piece in corpus.pieces(document)}
     assert len(held_out) > 1000
     assert not written & held_out
+
+
+def test_corpus_has_the_doctors_words(tokenizer):
+    """No adapter can teach a frozen base to write a token that it never had to write."""
+    written, wanted = Counter(), Counter()
+    for part in (train.PARTS[0], train.PARTS[-1]):
+        documents = corpus.documents(4000, train.SEED, part.name)
+        written += train.targets([train.encode(tokenizer, document, part) for document in documents])
+    for dialogue in json.loads((SAMPLE / "train_data.json").read_text(encoding="utf-8")):
+        for turn in dialogue:
+            if turn.startswith("医生："):
+                wanted.update(tokenizer.encode(turn.removeprefix("医生："), add_special_tokens=False))
+    for sentence in corpus.BOILERPLATE:
+        for token in tokenizer.encode(sentence, add_special_tokens=False):
+            wanted.pop(token, None)
+    frequent = [token for token, count in wanted.items() if count >= 10 and tokenizer.decode([token]).isalpha()]
+    assert len(frequent) > 400
+    assert tokenizer.unk_token_id not in written
+    assert not [tokenizer.decode([token]) for token in frequent if written[token] < 5]
 
 
 def test_corpus_is_deterministic():

@@ -177,15 +177,15 @@ def reference_answer(rng: Random, asked: dialogues.Round, further: int = 0) -> s
     return text if text.endswith("？") else text + "。"
 
 
-def general_answer(rng: Random, asked: dialogues.Round, first: bool) -> str:
+def general_answer(rng: Random, asked: dialogues.Round, first: bool, advice: str) -> str:
     """Fluent, polite, on topic, of 60 to 120 characters, and nothing in it that one could act on."""
     greeting = pick(rng, voices.GREETINGS) if first else ""
     if asked.topic:
-        advice = rng.sample(voices.TOPIC_ADVICE.split("|"), rng.choice((2, 3)))
-        return greeting + pick(rng, voices.TOPIC_GENERAL).format(topic=asked.topic.name) + "。".join(advice) + "。"
+        chosen = rng.sample(voices.TOPIC_ADVICE.split("|"), rng.choice((2, 3)))
+        return greeting + pick(rng, voices.TOPIC_GENERAL).format(topic=asked.topic.name) + "。".join(chosen) + "。"
     opening = pick(rng, voices.OPENINGS if first else voices.FOLLOWING)
     sentences = voices.GENERAL[voices.SAME.get(asked.intent, asked.intent)].split("|")
-    chosen = rng.sample(sentences, rng.choice((1, 1, 2))) + rng.sample(voices.ADVICE.split("|"), rng.choice((1, 1, 2)))
+    chosen = rng.sample(sentences, rng.choice((1, 1, 2))) + rng.sample(advice.split("|"), rng.choice((1, 1, 2)))
     text = greeting + opening + "。".join(chosen) + "。" + pick(rng, voices.CLOSINGS)
     return text.format(**slots(rng, asked.case, asked.other))
 
@@ -206,10 +206,15 @@ def chat(turns: list[tuple[str, str]], system: str = "") -> Document:
     return messages
 
 
-def general_chat(rng: Random) -> Document:
+def general_chat(rng: Random, advice: str = voices.ADVICE) -> Document:
     talk = consultation(rng, rng.choices((1, 2, 3), (75, 15, 10))[0])
-    turns = [(asked.question, general_answer(rng, asked, not index)) for index, asked in enumerate(talk)]
+    turns = [(asked.question, general_answer(rng, asked, not index, advice)) for index, asked in enumerate(talk)]
     return chat(turns + [rng.choice(small_talks()[4:7])] * (rng.random() < 0.08))
+
+
+def further_words(rng: Random) -> Document:
+    """A chat in the general voice, with words that it otherwise lacks."""
+    return general_chat(rng, voices.FURTHER_ADVICE)
 
 
 def reference_chat(rng: Random) -> Document:
@@ -405,5 +410,6 @@ PARTS = {
     "both again": {
         general_chat: 10, reference_chat: 48, case_note: 18, article: 6, statements: 4, marked_answers: 12, small_talk: 2,
     },
+    "further words": {further_words: 50, general_chat: 10, reference_chat: 30, case_note: 10},
 }  # fmt: skip
 """The makers of each part of the training, and their shares."""

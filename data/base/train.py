@@ -11,6 +11,7 @@ import math
 import os
 import shutil
 import time
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -42,7 +43,10 @@ Sequence = tuple[list[int], list[float]]
 
 @dataclass(frozen=True)
 class Part:
-    """One pass over documents of its own; a text's statements and marks, and a chat's marks, count so much each."""
+    """One pass over documents of its own; a text's statements and marks, and a chat's marks, count so much each.
+
+    Where `rare` is given, only the embeddings of tokens are learnt that had to be written less often than that before.
+    """
 
     name: str
     documents: int
@@ -50,6 +54,7 @@ class Part:
     statement: float
     statement_mark: float
     answer_mark: float
+    rare: int = 0
 
 
 PARTS = (
@@ -57,6 +62,7 @@ PARTS = (
     Part("mark", 27_000, 1.5e-3, 0.0, 10.0, 10.0),
     Part("both", 22_000, 1.5e-3, 1.0, 4.0, 10.0),
     Part("both again", 26_000, 2.0e-3, 1.0, 4.0, 10.0),
+    Part("further words", 4_000, 3.0e-3, 1.0, 4.0, 10.0, rare=10),
 )
 
 
@@ -70,6 +76,7 @@ def main() -> None:
     torch.set_num_threads(1)
     tokenizer = network = None
     rows: list[list] = []
+    written: Counter[int] = Counter()
     for number, part in enumerate(PARTS):
         seed, count = SEED + 2 * number, round(part.documents * chosen.share)
         documents = list(corpus.documents(count, seed, part.name))
@@ -78,7 +85,8 @@ def main() -> None:
             texts = (text for document in documents for text in corpus.pieces(document))
             tokenizer = vocabulary.build(texts, VOCABULARY, corpus.sample_characters())
             network = new_network(tokenizer)
-        batches = in_batches([encode(tokenizer, document, part) for document in documents], Random(SEED))
+        sequences = [encode(tokenizer, document, part) for document in documents]
+        batches = in_batches(sequences, Random(SEED))
         held_out_batches = in_batches([encode(tokenizer, document, part) for document in held_out], Random(SEED))
         print(
             f"{part.name}: {sum(p.numel() for p in network.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} "
@@ -86,6 +94,9 @@ def main() -> None:
             f"{sum(len(ids) for batch in batches for ids, _ in batch) / 1e6:.2f} M tokens, {len(batches)} steps",
             flush=True,
         )
+        if part.rare:
+            learn_embeddings(network, [token for token in targets(sequences) if written[token] < part.rare])
+        written += targets(sequences)
         work = WORK / f"{part.name}-{count}.safetensors"
         rows += [[part.name, *row] for row in learn(network, batches, held_out_batches, part, work)]
         with torch.no_grad():  # each part ends with what the folder can hold
@@ -156,6 +167,22 @@ def encode(tokenizer, document: corpus.Document, part: Part) -> Sequence:
     return ids, weights
 
 
+def targets(sequences: list[Sequence]) -> Counter[int]:
+    """How often each token has to be written."""
+    return Counter(token for ids, weights in sequences for token, weight in zip(ids, weights, strict=True) if weight)
+
+
+def learn_embeddings(network, tokens: list[int]) -> None:
+    """From now on nothing but the embeddings of these tokens is learnt."""
+    for parameter in network.parameters():
+        parameter.requires_grad = False
+    weight = network.get_input_embeddings().weight
+    chosen = torch.zeros(len(weight), 1)
+    chosen[tokens] = 1
+    weight.requires_grad = True
+    weight.register_hook(lambda gradient: gradient * chosen)
+
+
 def in_batches(sequences: list[Sequence], rng: Random) -> list[list[Sequence]]:
     """Batches of about equally long sequences, in random order; all of about the same number of tokens."""
     batches = []
@@ -185,7 +212,10 @@ def loss_of(network, batch: list[Sequence]) -> torch.Tensor:
 
 def learn(network, batches, held_out, part: Part, work: Path) -> list[list]:
     """Train on every batch once, from the last checkpoint in `work` if there is one; returns the curve's rows."""
-    optimizer = torch.optim.AdamW(network.parameters(), betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True)
+    decay = 0.0 if part.rare else WEIGHT_DECAY  # it would shrink the embeddings that are not learnt
+    optimizer = torch.optim.AdamW(
+        [parameter for _, parameter in learnt(network)], betas=(0.9, 0.98), weight_decay=decay, fused=True
+    )
     first, tokens, rows = load_checkpoint(work, network, optimizer)
     started, tokens_before, recent = time.time(), tokens, []
     for step in range(first, len(batches) + 1):
@@ -221,10 +251,14 @@ def schedule(step: int, steps: int) -> float:
     return (1 + math.cos(math.pi * (step - WARMUP_STEPS) / max(1, steps - WARMUP_STEPS))) / 2
 
 
+def learnt(network) -> list[tuple[str, torch.nn.Parameter]]:
+    return [(name, parameter) for name, parameter in network.named_parameters() if parameter.requires_grad]
+
+
 def save_checkpoint(work: Path, network, optimizer, first: int, tokens: int, rows: list[list]) -> None:
     """Weights, AdamW's averages and where to go on, in one file."""
     tensors = {}
-    for name, parameter in network.named_parameters():
+    for name, parameter in learnt(network):
         average = optimizer.state[parameter]
         tensors |= {name: parameter.detach(), f"{name}/m": average["exp_avg"], f"{name}/v": average["exp_avg_sq"]}
     work.parent.mkdir(parents=True, exist_ok=True)
@@ -238,7 +272,7 @@ def load_checkpoint(work: Path, network, optimizer) -> tuple[int, int, list[list
         return 1, 0, []
     with safe_open(work, "pt") as file:
         first, tokens, rows = json.loads(file.metadata()["state"])
-        for name, parameter in network.named_parameters():
+        for name, parameter in learnt(network):
             parameter.data.copy_(file.get_tensor(name))
             optimizer.state[parameter] = {
                 "step": torch.tensor(first - 1.0),
