@@ -43,7 +43,7 @@ def test_smoothing_is_the_tutorials():
     weight = 1.8 * (1 / (1 + math.exp(-0.05 * 3)) - 0.5)
     second = weight * 4 + (1 - weight) * 2
     assert smoothing.smooth([4.0, 2.0, None]) == [4.0, pytest.approx(second), None]
-    assert smoothing.ends([None, *map(float, range(20))]) == (0.5, 18.5)
+    assert smoothing.ends([None, *map(float, range(20))]) == (2.0, 17.0)
     assert smoothing.ends([None]) is None
 
 
@@ -70,8 +70,8 @@ def test_a_reward_model_that_counts_characters_is_found_out():
 
 
 def between(start, end):
-    """A curve of 20 values whose first tenth is `start` and whose last tenth is `end`."""
-    return [start, start, *(start + (end - start) * i / 15 for i in range(16)), end, end]
+    """A curve of 20 values whose first quarter is `start` and whose last quarter is `end`."""
+    return [start] * 5 + [start + (end - start) * i / 9 for i in range(10)] + [end] * 5
 
 
 def healthy_run(options):

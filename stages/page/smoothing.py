@@ -20,9 +20,9 @@ def smooth(values: Sequence[float | None]) -> list[float | None]:
 
 
 def ends(values: Sequence[float | None]) -> tuple[float, float] | None:
-    """The means of the first and of the last tenth (at least one value each); None for a curve without values."""
+    """The means of the first and of the last quarter (at least one value each); None for a curve without values."""
     known = [value for value in values if value is not None]
     if not known:
         return None
-    tenth = max(1, len(known) // 10)
-    return sum(known[:tenth]) / tenth, sum(known[-tenth:]) / tenth
+    quarter = max(1, len(known) // 4)
+    return sum(known[:quarter]) / quarter, sum(known[-quarter:]) / quarter
