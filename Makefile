@@ -76,7 +76,7 @@ compare: setup ## runs side by side, REVS="main exp-a": beyond chance? Also comp
 test: setup ## lint, types and tests; among these the smallest run of the whole graph, to the bytes that Git keeps
 	ruff check .
 	mypy
-	python -m pytest
+	python -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: test-fast
 test-fast: setup ## the tests that start no stage and no other program, in about a minute
