@@ -117,15 +117,13 @@ def _cost(key: str, change: Interval, metric: Metric) -> Sentence:
 
 
 def training(run: Run) -> list[Sentence]:
-    """PPO's reward, KL and length at its first update and at its end; a measure without values is left out."""
-    found = {name: ends(run.curves["ppo"][name]) for name in ("score", "kl", "response_length")}
-    if any(value is None for value in found.values()):
-        return []
+    """PPO's reward, KL and length in the first and the last quarter of its updates; nothing if one has no values."""
     values: dict[str, str] = {"updates": str(len(run.curves["ppo"]["step"]))}
     for name, digits in (("score", 3), ("kl", 3), ("response_length", 1)):
-        first = next(value for value in run.curves["ppo"][name] if value is not None)
-        end = (found[name] or (0.0, 0.0))[1]
-        values |= {f"{name}_start": fixed(first, digits), f"{name}_end": fixed(end, digits)}
+        found = ends(run.curves["ppo"][name])
+        if found is None:
+            return []
+        values |= {f"{name}_start": fixed(found[0], digits), f"{name}_end": fixed(found[1], digits)}
     return [Sentence("because.training", values)]
 
 
