@@ -94,9 +94,10 @@ def main() -> None:
             f"{sum(len(ids) for batch in batches for ids, _ in batch) / 1e6:.2f} M tokens, {len(batches)} steps",
             flush=True,
         )
+        wanted = targets(sequences)
         if part.rare:
-            learn_embeddings(network, [token for token in targets(sequences) if written[token] < part.rare])
-        written += targets(sequences)
+            learn_embeddings(network, [token for token in wanted if written[token] < part.rare])
+        written += wanted
         work = WORK / f"{part.name}-{count}.safetensors"
         rows += [[part.name, *row] for row in learn(network, batches, held_out_batches, part, work)]
         with torch.no_grad():  # each part ends with what the folder can hold
