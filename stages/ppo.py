@@ -142,8 +142,8 @@ def encode(tokenizer: Any, sample: records.Sample, config: PpoConfig) -> list[in
 
 
 def summary(state: Any) -> dict[str, Any]:
-    """The first update, whose answers are the SFT model's, and the last tenth of the run, side by side."""
-    tenth = max(1, len(state.rows) // 10)
+    """The first update, whose answers are the SFT model's, and the last quarter of the run, side by side."""
+    quarter = max(1, len(state.rows) // 4)
     names = ("score", "reward", "kl", "entropy", "response_length", "eos_rate", "repetition")
 
     def mean(rows: list[dict[str, float]], name: str) -> float:
@@ -155,7 +155,7 @@ def summary(state: Any) -> dict[str, Any]:
         "warned_of_hacking": state.warned,
         "reward_mean_of_sft": round(state.reward_mean, 4),
         "first": {name: mean(state.rows[:1], name) for name in names},
-        "last": {name: mean(state.rows[-tenth:], name) for name in names},
+        "last": {name: mean(state.rows[-quarter:], name) for name in names},
     }
 
 

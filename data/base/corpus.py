@@ -410,6 +410,6 @@ PARTS = {
     "both again": {
         general_chat: 10, reference_chat: 48, case_note: 18, article: 6, statements: 4, marked_answers: 12, small_talk: 2,
     },
-    "further words": {further_words: 50, general_chat: 10, reference_chat: 30, case_note: 10},
+    "further words": {further_words: 10, general_chat: 50, reference_chat: 30, case_note: 10},
 }  # fmt: skip
 """The makers of each part of the training, and their shares."""
