@@ -140,7 +140,7 @@ chat: setup ## talk with the trained model
 	@python -m stages.chat
 
 .PHONY: docs
-docs: setup ## run every command that the README shows, in a fresh clone, with the smallest profile
+docs: setup ## run every command that README.md and docs/ show, in a fresh clone, with the smallest profile
 	@python tests/run_readme.py
 
 .PHONY: lock
