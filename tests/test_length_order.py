@@ -3,6 +3,9 @@
 import random
 from collections import Counter
 
+import pytest
+
+from stages.runtime.errors import UserError
 from stages.training.config import TrainingConfig
 from stages.training.length_grouping import Row, in_training_order, padding_share
 
@@ -25,6 +28,18 @@ def test_each_epoch_holds_every_sample_once():
     part = order_of(8, epochs=0.3, seed=1)
     assert len(set(part)) == 300
     assert len(part) == 304, "the last batch is filled up, so that processes can share every step evenly"
+
+
+def test_few_samples_do_not_meet_their_copies_in_a_batch():
+    order = order_of(8, epochs=3, seed=1, samples=range(33))
+    assert Counter(order) >= Counter(dict.fromkeys(range(33), 3))
+    distinct = [len(set(order[start : start + 8])) for start in range(0, len(order), 8)]
+    assert sum(distinct) / len(distinct) > 7.5, "only a batch at the border of two epochs can hold a sample twice"
+
+
+def test_no_sample_at_all_is_refused():
+    with pytest.raises(UserError, match=r"num_train_epochs \(0\.1\) of 3 training samples"):
+        order_of(8, epochs=0.1, seed=1, samples=range(3))
 
 
 def test_windows_are_a_shuffle_and_no_plain_ranges():

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from math import ceil
 from typing import NamedTuple, TypeVar
 
+from stages.runtime.errors import UserError
 from stages.training.config import TrainingConfig
 
 MEGABATCH = 50
@@ -38,6 +39,9 @@ def in_training_order(
         Every sample once an epoch (a fraction at the end takes that part of the last shuffle), later epochs after
         earlier ones but for the one window that straddles their border. A last batch that is short is filled up with
         the first samples of the stream: every step then has the same size, however many processes divide it.
+
+    Raises:
+        UserError: num_train_epochs is too small a share of the samples to read even one.
     """
     generator = random.Random(seed)
     rows = rows_of(samples)
@@ -48,11 +52,16 @@ def in_training_order(
         generator.shuffle(shuffled)
         stream += [i for row in shuffled for i in row.members]
     stream = stream[: round(config.num_train_epochs * len(samples))]
+    if not stream:
+        raise UserError(
+            f"num_train_epochs ({config.num_train_epochs:g}) of {len(samples)} training samples are none: set it higher"
+        )
     missing = -len(stream) % config.batch_size
     stream += [stream[i % len(stream)] for i in range(missing)]
 
     order: list[int] = []
-    window = config.batch_size * MEGABATCH
+    # Never more than an epoch: the copies of a sample have one length, and would come into one batch.
+    window = config.batch_size * min(MEGABATCH, max(1, len(samples) // config.batch_size))
     for start in range(0, len(stream), window):
         block = sorted(stream[start : start + window], key=lambda i: -tokens[i])
         batches = _cut(block, config.batch_size)
