@@ -62,6 +62,8 @@ class ModelConfig(params.Section):
             raise ValueError("fsdp adds up in no fixed order: set fsdp or deterministic to false")
         if self.fsdp and self.quantization != "none":
             raise ValueError("fsdp can't shard quantized weights: set fsdp to false, or quantization to none")
+        if self.portable and self.dtype == "float16":
+            raise ValueError("portable needs the fused optimizer, which float16 can't use: set dtype to float32 or bfloat16")
         return self
 
 
@@ -278,7 +280,7 @@ def _hint(local: Path) -> str:
     """What to do about a folder with pickled weights."""
     try:
         chatglm = json.loads((local / "config.json").read_text(encoding="utf-8")).get("model_type") == "chatglm"
-    except json.JSONDecodeError:
+    except (ValueError, AttributeError):  # no UTF-8, no JSON, no object
         chatglm = False
     if chatglm:
         return f"run `python -m stages.models.chatglm.convert {local} NEW_FOLDER` once and set model.name to NEW_FOLDER"

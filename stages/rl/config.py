@@ -121,6 +121,11 @@ class PpoConfig(Section):
             )
         if self.total_episodes < self.batch_size:
             raise ValueError(f"total_episodes ({self.total_episodes}) is less than one batch ({self.batch_size})")
+        if self.kl_target and self.kl_horizon <= 0.2 * self.batch_size:
+            raise ValueError(
+                f"kl_horizon ({self.kl_horizon:g}) must be more than a fifth of batch_size ({self.batch_size}), or one "
+                "update could make the KL coefficient negative"
+            )
         if self.lora.dropout:
             raise ValueError("lora.dropout must be 0: with dropout the first ratio is not 1")
         return self

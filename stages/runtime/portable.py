@@ -3,8 +3,8 @@
 Left alone, torch and MKL choose their kernels by the processor, and sums round differently. Two settings take the
 choice away; both are read when torch is first imported. docs/reproducibility.md has what was measured. MKL's own
 `MKL_CBWR=AVX2` does not do it: there AMD and Intel differ. Nor does either setting reach `torch.sqrt`, which on a CPU
-MKL starts from an approximation that each make of processor rounds in its own way: so no optimizer here may use it,
-and all of them are the fused ones.
+MKL starts from an approximation that each make of processor rounds in its own way: so only the fused
+optimizers, which do without it, may train a portable model.
 """
 
 import os
