@@ -64,8 +64,9 @@ seeds: check ## train this setting with each of SEEDS="1 2 3 4 5", JOBS=1 at a t
 .PHONY: controls
 controls: check ## did PPO pay? best of n, DPO, PPO for length only and without a critic, judged by a second reward model
 	@python -m stages.recover
-	@cp controls/pipeline.yaml controls/dvc.yaml
-	dvc repro controls/dvc.yaml; ended=$$?; rm controls/dvc.yaml; exit $$ended
+	@# however it ends: with that file there, dvc would take the controls for stages of the pipeline
+	trap 'rm -f controls/dvc.yaml' EXIT; trap 'exit 130' INT TERM; \
+		cp controls/pipeline.yaml controls/dvc.yaml && dvc repro controls/dvc.yaml
 	@cat reports/controls.md
 
 .PHONY: compare

@@ -48,7 +48,7 @@ def fitting(cores: int) -> int:
 
 
 def stale() -> dict[str, set[str]]:
-    """Each stage that changed or comes after one, in the order of dvc.yaml → those among them that it waits for."""
+    """Each stage of dvc.yaml that changed or comes after one, in its order → those among them that it waits for."""
     from dvc.repo import Repo
     from networkx import ancestors
 
@@ -56,7 +56,8 @@ def stale() -> dict[str, set[str]]:
         graph = repo.index.graph  # an edge leads from a stage to one that it needs
         changed = repo.status()
         late = {found for stage in graph if stage.addressing in changed for found in {stage, *ancestors(graph, stage)}}
-        order = [stage for stage in repo.index.stages if stage in late]
+        # `make controls` has a pipeline of its own beside it while it runs
+        order = [stage for stage in repo.index.stages if stage in late and stage.path_in_repo == "dvc.yaml"]
         return {stage.addressing: {each.addressing for each in graph[stage] if each in late} for stage in order}
 
 
