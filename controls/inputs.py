@@ -1,6 +1,7 @@
 """What the controls wrote → one checked `Found`."""
 
 import json
+import math
 import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +11,6 @@ from stages.metrics.bootstrap import Interval
 from stages.metrics.definitions import METRICS
 from stages.page.inputs import Column
 from stages.page.inputs import rows as json_lines
-from stages.page.reward_model import wilson
 from stages.runtime.errors import UserError
 
 JUDGES = ("reward", "gold")
@@ -61,7 +61,6 @@ def read(controls: Path, answers: Path) -> Found:
         best_of_n = {
             n: {judge: [units[judge].of(row[str(n)][judge]) for row in drawn] for judge in JUDGES} for n in SIZES
         }
-        accuracy = {name: _accuracy(controls / f"reward_{name}" / "metrics.json") for name in ("proxy", "gold")}
     except (KeyError, TypeError) as error:
         raise UserError(f"{path}: key {error} is missing; run `make controls`") from None
     return Found(
@@ -69,7 +68,7 @@ def read(controls: Path, answers: Path) -> Found:
         numbers=numbers,
         best_of_n=best_of_n,
         curves={policy: _curve(controls / policy / "curve.csv", units) for policy in CURVES},
-        accuracy=accuracy,
+        accuracy={name: _accuracy(controls / f"reward_{name}" / "metrics.json") for name in ("proxy", "gold")},
     )
 
 
@@ -119,9 +118,20 @@ def _curve(path: Path, units: dict[str, Unit]) -> dict[str, list[float]]:
 
 def _accuracy(path: Path) -> Accuracy:
     document = json.loads(path.read_text(encoding="utf-8"))
-    count = document["pairs"]["reported"]
-    return Accuracy(
-        wilson(document["eval_accuracy"] * count, count),
-        document["eval_accuracy_chosen_not_longer"],
-        document["pairs"]["train"],
-    )
+    try:
+        count = document["pairs"]["reported"]
+        return Accuracy(
+            wilson(document["eval_accuracy"] * count, count),
+            document["eval_accuracy_chosen_not_longer"],
+            document["pairs"]["train"],
+        )
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: key {error} is missing; run `make controls`") from None
+
+
+def wilson(right: float, count: int) -> Interval:
+    """Share of right answers with Wilson's 95 % interval (1927), which keeps its width when all are right."""
+    z, share = 1.959964, right / count
+    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half), count)

@@ -60,7 +60,7 @@ def main(
     # What was found: the models on the same samples, the reward model on held-out pairs, the probes, the curves.
     run = inputs.read(reports, params_file)
     compared = comparison.compare(run, config.bootstrap_samples, seed)
-    rewards = reward_model.measure(run.pairs) if run.pairs else None
+    rewards = reward_model.measure(run.pairs, config.bootstrap_samples, seed) if run.pairs else None
     probed = probes.measure(run, config.bootstrap_samples, seed) if run.probes else None
     checks = health.checks(run, rewards)
     answers = verdict.answers(run, compared, rewards, probed, checks)

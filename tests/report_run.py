@@ -35,16 +35,13 @@ def write(root: Path, count: int = 40, updates: int = 60, pairs: int = 80) -> di
         return "".join(draw.choice(LETTERS) for _ in range(max(1, int(size)))) + "。"
 
     _answers_and_scores(reports, draw, text, count)
-    held_out: list[dict[str, float]] = []
     probes: list[dict[str, float]] = []
     for number in range(pairs):
         better, worse = draw.randint(5, 60), draw.randint(5, 60)
         scores = {"chosen": draw.gauss(1, 1), "rejected": draw.gauss(-0.3, 1)}
         lengths = {"chosen_length": better, "rejected_length": worse}
-        held_out.append(scores | lengths)
         other = {f"{name}_other_question": value for name, value in scores.items()}
         probes.append({"question": number // 2} | scores | lengths | other | {"chosen_of_other": scores["chosen"] - 1})
-    put(reports / "rm/scores.jsonl", held_out)
     put(reports / "evaluation/pairs.jsonl", probes)
     for stage in inputs.TRAINED:
         put(reports / stage / "metrics.json", {"nested": {stage: HOSTILE}, "count": 3} | measured(stage))

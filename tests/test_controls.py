@@ -18,7 +18,6 @@ import yaml
 from imports import ROOT
 
 from controls import best_of_n, findings, halves, models
-from stages.page.reward_model import wilson
 from stages.text import records
 
 pytestmark = pytest.mark.slow
@@ -120,7 +119,7 @@ def test_a_judge_that_is_no_better_than_chance_tells_nothing() -> None:
 
 
 def made_up(gains: dict[str, float], right: float = 0.7) -> Any:
-    from controls.inputs import Accuracy, Found
+    from controls.inputs import Accuracy, Found, wilson
     from controls.models import MODELS, SUBJECT
 
     draw = np.random.default_rng(1)
@@ -134,6 +133,12 @@ def made_up(gains: dict[str, float], right: float = 0.7) -> Any:
                                "response_length": list(30 + own)}  # fmt: skip
     accuracy = {name: Accuracy(wilson(200 * right, 200), 0.6, 100) for name in halves.NAMES}
     return Found([at // 2 for at in range(80)], numbers, {}, {}, accuracy)
+
+
+def test_wilsons_interval() -> None:
+    from controls.inputs import wilson
+
+    assert wilson(9, 10)[1:3] == pytest.approx((0.5958, 0.9821), abs=1e-4), "9 right of 10, from his formula"
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -50,19 +50,19 @@ def test_smoothing_is_the_tutorials():
 def test_a_reward_model_that_counts_characters_is_found_out():
     lengths = [(30, 10)] * 60 + [(10, 30)] * 30 + [(20, 20), (20, 19)] * 20
     pairs = {
+        "question": [float(pair // 2) for pair in range(len(lengths))],
         "chosen": [float(chosen) for chosen, _ in lengths],
         "rejected": [float(rejected) for _, rejected in lengths],
         "chosen_length": [float(chosen) for chosen, _ in lengths],
         "rejected_length": [float(rejected) for _, rejected in lengths],
     }
-    found = reward_model.measure(pairs)
+    found = reward_model.measure(pairs, 200, 1)
     shares = {name: (group.pairs, group.accuracy.value) for name, group in found.groups.items()}
     assert shares["longer"] == (60, 1.0) and shares["shorter"] == (30, 0.0) and shares["similar"] == (40, 0.5)
     assert found.reads.value == pytest.approx(20 / 70) and found.reads.low < 0.5
     assert found.length_correlation == pytest.approx(1)
     assert [band.group.pairs for band in found.bins] == [26] * 5
-    # Wilson's interval of 9 right out of 10, from his formula
-    assert reward_model.wilson(9, 10)[1:3] == pytest.approx((0.5958, 0.9821), abs=1e-4)
+    assert found.groups["all"].accuracy.units == 65, "questions, not pairs"
 
 
 # ----------------------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from stages.importing.conversation import Message, Unusable, read_message, read_messages, read_text
+from stages.text.records import is_history
 
 QUESTION_AND_ANSWER = (
     ("prompt", "completion"), ("prompt", "response"), ("question", "answer"), ("query", "response"),
@@ -83,9 +84,7 @@ def _read_alpaca(record: dict[str, Any]) -> list[Message]:
 
 def _alpaca_prompt(record: dict[str, Any]) -> list[Message]:
     history = record.get("history") or []
-    if not isinstance(history, list) or not all(
-        isinstance(turn, list) and len(turn) == 2 and all(isinstance(text, str) for text in turn) for turn in history
-    ):
+    if not is_history(history):
         raise Unusable("a `history` that is no list of [question, answer]")
     earlier = [Message(role, text) for turn in history for role, text in zip(("user", "assistant"), turn, strict=True)]
     more = record.get("input") or ""

@@ -4,16 +4,11 @@ Data are embedded as JSON in scripts that no browser runs, with every character 
 the head allows the scripts of this package by their hash, no other script, and no request to anywhere.
 """
 
-import base64
-import hashlib
 import json
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup
-
-from stages.page import environments, findings, reference_results, tables
+from stages.page import embedding, environments, findings, reference_results, tables
 from stages.page.answers import browser
 from stages.page.comparison import Comparison
 from stages.page.figures import Figure
@@ -38,10 +33,6 @@ SPOKEN = (
     "page.language",
     "page.sections",
 )  # what the scripts say
-POLICY = (
-    "default-src 'none'; script-src {scripts}; style-src 'unsafe-inline'; img-src data: blob:; "
-    "base-uri 'none'; form-action 'none'"
-)
 
 
 def content(
@@ -91,19 +82,19 @@ def render(told: dict[str, Any], run: Run, figures: dict[str, list[Figure]], plo
             reward model are left out where there are none.
         plotly: plotly's JavaScript.
     """
-    script = "(() => {\n" + "\n".join(_asset(name) for name in SCRIPTS) + "})();\n"
+    script = "(() => {\n" + "\n".join(embedding.asset(name) for name in SCRIPTS) + "})();\n"
     title = {"page.title": {each: say(told["title"], each) for each in LANGUAGES}}
     words = {key: texts for key, texts in dictionary().items() if key.startswith(SPOKEN)} | title
     page = environment(None).get_template("page.html.jinja").render(
         told,
         language=language,
         page_title=title["page.title"][language],
-        policy=POLICY.format(scripts=f"{_hash(script)} {_hash(plotly)}"),
-        style=_asset("page.css"),
+        policy=embedding.policy(script, plotly),
+        style=embedding.asset("page.css"),
         figures=figures,
-        words=_json(words),
-        panels=_json(_panels(figures)),
-        samples=_json(browser(run)),
+        words=embedding.json_text(words),
+        panels=embedding.json_text(_panels(figures)),
+        samples=embedding.json_text(browser(run)),
         plotly=plotly,
         script=script,
     )  # fmt: skip
@@ -116,7 +107,7 @@ def _panels(figures: dict[str, list[Figure]]) -> dict[str, Any]:
     columns: dict[str, int] = {}
 
     def place(column: list[Any]) -> int:
-        return columns.setdefault(_json(column), len(columns))
+        return columns.setdefault(embedding.json_text(column), len(columns))
 
     found = {}
     for group in figures.values():
@@ -126,18 +117,3 @@ def _panels(figures: dict[str, list[Figure]]) -> dict[str, Any]:
                 shown = {"title": panel.title, "x": panel.x, "y": panel.y, "traces": traces}
                 found[f"{figure.name}-{number}"] = {**shown, **panel.options}
     return {"columns": [json.loads(column) for column in columns], "panels": found}
-
-
-def _json(value: Any) -> Markup:
-    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
-
-
-def _hash(script: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-
-
-def _asset(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")

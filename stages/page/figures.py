@@ -211,16 +211,12 @@ def _over(
     """A column over the steps: raw, and its trend on top."""
     traces = [_trace("raw" if smoothing else "smooth", color, "chart.raw", curve["step"], curve[name])]
     if smoothing:
-        traces.append(_line("smooth", color, "chart.smoothed", curve, name, smoothing))
+        traces.append(_trace("smooth", color, "chart.smoothed", curve["step"], smooth(curve[name])))
     found = ends(curve[name])
     alt = Sentence("alt.empty")
     if found:
         alt = Sentence("alt.curve", {"start": fixed(found[0], 3), "end": fixed(found[1], 3)})
     return Panel("axis.step", y, traces, alt, options or {}, title)
-
-
-def _line(style: str, color: str, label: str, curve: Columns, name: str, smoothing: bool) -> Trace:
-    return _trace(style, color, label, curve["step"], smooth(curve[name]) if smoothing else curve[name])
 
 
 def _reward_kl(ppo: Columns) -> Figure:

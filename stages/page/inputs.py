@@ -12,8 +12,10 @@ from stages.metrics.definitions import BASELINE, METRICS, MODELS
 from stages.runtime.errors import UserError
 from stages.runtime.params import read as read_yaml
 
-PAIR = ("chosen", "rejected", "chosen_length", "rejected_length")
-PAIR_PROBES = ("question", *PAIR, "chosen_other_question", "rejected_other_question", "chosen_of_other")
+PAIR = (
+    "question", "chosen", "rejected", "chosen_length", "rejected_length", "chosen_other_question",
+    "rejected_other_question", "chosen_of_other",
+)  # fmt: skip
 PROBES = ("doctor", "ppo_other_question", "sft_unrelated_appended", "ppo_cut", "kl")
 CLOSING = ("sft_closing_appended", "closing")
 """Probes that need a usual closing sentence, which not all data have."""
@@ -60,11 +62,9 @@ class Run(NamedTuple):
     scores: dict[str, Columns]
     """Model or baseline → by a metric's key one number per sample, None where nothing is known of it."""
     pairs: dict[str, list[float]]
-    """Held-out preference pairs: `PAIR` → one number per pair. Empty without a reward model, as are the next three."""
+    """Held-out preference pairs: `PAIR` → one number per pair. Empty without a reward model, as are the next two."""
     probes: dict[str, list[float]]
     """`PROBES`, and `CLOSING` where there is one → one number per sample."""
-    pair_probes: dict[str, list[float]]
-    """`PAIR_PROBES` → one number per pair."""
     closing: str
     """The closing sentence that the probes appended; "" for none."""
     curves: dict[str, Columns]
@@ -109,9 +109,8 @@ def read(reports: Path, params: Path) -> Run:
     return Run(
         samples=samples,
         scores=scores,
-        pairs=_table(reports / "rm/scores.jsonl", PAIR) if whole else {},
+        pairs=_table(evaluation / "pairs.jsonl", PAIR) if whole else {},
         probes=_table(evaluation / "probes.jsonl", probes, len(samples)) if whole else {},
-        pair_probes=_table(evaluation / "pairs.jsonl", PAIR_PROBES) if whole else {},
         closing=closing,
         curves={
             name: _curve(reports / path, columns)

@@ -45,7 +45,7 @@ class Probes(NamedTuple):
 
 
 def measure(run: Run, draws: int, seed: int) -> Probes:
-    pairs, dialogues = run.pair_probes, run.dialogues
+    pairs, dialogues = run.pairs, run.dialogues
     questions = pairs["question"]
     own = _right(pairs["chosen"], pairs["rejected"])
     other = _right(pairs["chosen_other_question"], pairs["rejected_other_question"])

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stages.metrics import bootstrap
 from stages.metrics.bootstrap import Interval
 
 SIMILAR = 0.1
@@ -45,33 +46,41 @@ class RewardModel(NamedTuple):
     """Between a pair's difference in score and its difference in length; None when one of them never varies."""
 
 
-def measure(pairs: dict[str, list[float]]) -> RewardModel:
-    """Measure the reward model on held-out pairs: columns `chosen`, `rejected`, `chosen_length`, `rejected_length`."""
+def measure(pairs: dict[str, list[float]], draws: int, seed: int) -> RewardModel:
+    """Measure the reward model on held-out pairs: columns `question`, `chosen`, `rejected` and both answers' lengths.
+
+    The pairs of a question share answers, so the intervals draw questions.
+    """
+    questions = np.asarray(pairs["question"])
     margin = np.subtract(pairs["chosen"], pairs["rejected"])
     longer = np.subtract(pairs["chosen_length"], pairs["rejected_length"])
     # Equal scores order nothing: such a pair counts as wrong, as in training.
-    right = margin > 0
+    right = (margin > 0).astype(np.float64)
     similar = np.abs(longer) <= SIMILAR * np.maximum(pairs["chosen_length"], pairs["rejected_length"])
     kinds = {
-        "all": np.ones_like(right),
+        "all": np.ones_like(similar),
         "longer": ~similar & (longer > 0),
         "similar": similar,
         "shorter": ~similar & (longer < 0),
     }
-    groups = {name: _group(name, right[kind]) for name, kind in kinds.items()}
-    groups["rule"] = _group("rule", np.where(longer == 0, 0.5, longer > 0))
-    reads = _group("reads", right[kinds["similar"] | kinds["shorter"]]).accuracy
-    return RewardModel(groups, reads, _bins(margin, right), margin.tolist(), correlation(margin, longer))
 
+    def group(name: str, values: NDArray[Any], chosen: NDArray[Any]) -> Group:
+        shares, clusters = values[chosen].tolist(), questions[chosen].tolist()
+        none = Interval(math.nan, math.nan, math.nan, 0)
+        return Group(name, len(shares), bootstrap.mean(shares, clusters, draws, seed, (0, 1)) if shares else none)
 
-def wilson(right: float, count: int) -> Interval:
-    """Share of right answers with Wilson's 95 % interval (1927), which keeps its width when all are right."""
-    if not count:
-        return Interval(math.nan, math.nan, math.nan, 0)
-    z, share = 1.959964, right / count
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half), count)
+    def band(part: NDArray[Any]) -> Bin:
+        sizes = np.abs(margin[part])
+        confidence = float((1 / (1 + np.exp(-sizes))).mean())
+        return Bin(float(sizes.min()), float(sizes.max()), confidence, group("bin", right, part))
+
+    groups = {name: group(name, right, kind) for name, kind in kinds.items()}
+    groups["rule"] = group("rule", np.where(longer == 0, 0.5, longer > 0), kinds["all"])
+    reads = group("reads", right, kinds["similar"] | kinds["shorter"]).accuracy
+    # Equally full bands of |margin|, the smallest margins first.
+    bands = np.array_split(np.argsort(np.abs(margin), kind="stable"), BINS)
+    bins = [band(part) for part in bands if len(part)]
+    return RewardModel(groups, reads, bins, margin.tolist(), correlation(margin, longer))
 
 
 def correlation(a: Sequence[float] | NDArray[Any], b: Sequence[float] | NDArray[Any]) -> float | None:
@@ -80,23 +89,3 @@ def correlation(a: Sequence[float] | NDArray[Any], b: Sequence[float] | NDArray[
     x, y = x - x.mean(), y - y.mean()
     scale = math.sqrt((x @ x) * (y @ y))
     return float(x @ y) / scale if scale > 0 else None
-
-
-def _group(name: str, right: NDArray[Any]) -> Group:
-    return Group(name, len(right), wilson(float(right.sum()), len(right)))
-
-
-def _bins(margin: NDArray[Any], right: NDArray[Any]) -> list[Bin]:
-    """Equally full bands of |margin|, the smallest margins first."""
-    size = np.abs(margin)
-    order = np.argsort(size, kind="stable")
-    return [
-        Bin(
-            float(size[part].min()),
-            float(size[part].max()),
-            float((1 / (1 + np.exp(-size[part]))).mean()),
-            _group("bin", right[part]),
-        )
-        for part in np.array_split(order, BINS)
-        if len(part)
-    ]
