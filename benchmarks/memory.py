@@ -264,7 +264,9 @@ def ppo(shape: Shape, model: ModelConfig, config: PpoConfig, below: list[LoraCon
     sampling = merged + generating(
         shape, model, None if merged else config.lora, side, config.max_source_length, config.max_response_length
     )
-    judging = max(
+    judging = merged_copy(
+        shape, model, config.lora, config.merge_adapters_for_rollouts and model.dtype == "float32"
+    ) + max(
         read(shape, precision, config.lora, rows, length),
         rows * length * shape.hidden * precision.activation
         + lm_head(shape, min(config.lm_head_chunk, rows * config.max_response_length)),
@@ -291,12 +293,13 @@ def predict(shape: Shape, model: ModelConfig, config: PredictConfig, below: list
     }
 
 
-def evaluate(shape: Shape, model: ModelConfig, config: EvaluateConfig, lora: LoraConfig) -> dict[str, int]:
+def evaluate(shape: Shape, model: ModelConfig, config: EvaluateConfig, loras: dict[str, LoraConfig]) -> dict[str, int]:
     length = config.max_source_length + config.max_target_length
     precision = scoring(model.dtype, shape.chatglm)
     return {
-        "adapters": 4 * adapter(shape, lora),
-        "activations": read(shape, precision, lora, max(1, config.tokens_per_batch // length), length),
+        "adapters": 4 * sum(adapter(shape, lora) for lora in loras.values()),
+        "merged copy": merged_copy(shape, model, loras["rm"], model.dtype == "float32"),
+        "activations": read(shape, precision, loras["rm"], max(1, config.tokens_per_batch // length), length),
     }
 
 
@@ -310,7 +313,7 @@ def parts(name: str) -> dict[str, dict[str, int]]:
         "rm": rm(shape, model, config["rm"]),
         "ppo": ppo(shape, model, config["ppo"], [loras["sft"], loras["rm"]]),
         "predict": predict(shape, model, config["predict"], [loras["sft"], loras["ppo"]]),
-        "evaluate": evaluate(shape, model, config["evaluate"], loras["rm"]),
+        "evaluate": evaluate(shape, model, config["evaluate"], loras),
     }
     return {stage: {"weights": weights(shape, model)} | found[stage] for stage in STAGES}
 

@@ -43,6 +43,14 @@ def test_the_committed_parameters_are_fine(capsys: pytest.CaptureFixture[str]) -
     assert said[1] == "no forecast of the time: sft, rm, ppo did not run here yet"
 
 
+def test_without_preferences_no_ppo_is_announced(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("none.json").write_text("[]")
+    parameters.write(Path(), {"data": {"preferences": "none.json"}})
+    check.main(Path("params.yaml"), Path("reports"))
+    said = capsys.readouterr().out
+    assert "sft: " in said and "rm: " not in said and "ppo" not in said
+
+
 def test_the_forecast_is_the_last_runs_pace(capsys: pytest.CaptureFixture[str]) -> None:
     parameters.write(Path(), {"ppo": {"total_episodes": 12800}})
     for stage, seconds in (("preprocess", 60.0), ("sft", 30.0), ("rm", 30.0), ("ppo", 120.0)):

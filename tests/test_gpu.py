@@ -115,7 +115,6 @@ def test_graphs_hold_while_adapters_come_and_go(folders, device):
     model = qwen(folders, device)
     for _ in range(2):
         with stack.merged(model):
-            assert answers(model, True)[1].keys() == answers(model)[1].keys()
             test_graphs.same(answers(model, True)[1], answers(model)[1])
         with torch.no_grad():
             for name, parameter in model.named_parameters():

@@ -244,6 +244,10 @@ def test_other_mistakes(importer, capsys, tmp_path):
     source = importer.write("x.json", chats(DIALOGUES["openai"]))
     assert "no format `chatml`; there are: openai, sharegpt" in importer.refusal(capsys, source, form="chatml")
     assert "no such file or folder, and no id" in importer.refusal(capsys, str(tmp_path / "absent.json"))
+    few = importer.write("few.json", chats(DIALOGUES["openai"])[:4])
+    assert "4 different dialogues 2 for validation and 2 for the test leave none" in importer.refusal(
+        capsys, few, validate=0.4, test=0.4
+    )
     assert "one question is too few" in importer.refusal(
         capsys, source, preferences=importer.write("p.json", chats(PREFERENCES["trl, plain"])[:1])
     )

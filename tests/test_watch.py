@@ -1,5 +1,6 @@
 """What a stage that trains tells while it does: its newest numbers and when it will be done."""
 
+import os
 import time
 from pathlib import Path
 
@@ -47,6 +48,14 @@ def test_a_run_that_starts_again_tells_its_own_pace(tmp_path: Path, monkeypatch:
     assert [row.done for row in rows] == [11, 12]
     assert live.seconds_left(rows) == 30
     assert live.seconds_left(rows[:1]) is None
+
+
+def test_a_run_that_goes_on_tells_its_own_pace_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for process, done, seconds in ((1, 90, 0), (1, 100, 60), (2, 110, 36_000), (2, 120, 36_060)):
+        at(monkeypatch, seconds)
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        live.note({}, done, 400)
+    assert live.seconds_left(live.read(tmp_path / ".work/live/sft.jsonl")) == 28 * 60
 
 
 def test_a_row_that_is_being_written_is_not_read(tmp_path: Path) -> None:

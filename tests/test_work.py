@@ -79,7 +79,7 @@ def test_the_key_follows_the_code_that_dvc_yaml_names(data, monkeypatch, tmp_pat
         keys.update({stage: resume.key(stage, 1, [data]) for stage in keys})
         return {stage for stage in keys if keys[stage] != before[stage]}
 
-    assert changed("stages/training/supervised.py") == {"sft", "unknown"}
+    assert changed("stages/training/trainer.py") == {"sft", "unknown"}
     assert changed("stages/rl/maths.py") == {"ppo", "unknown"}
     assert changed("stages/models/lora.py") == {"sft", "ppo", "unknown"}
     assert changed("stages/page/figures.py") == {"unknown"}  # what dvc.yaml does not name stands on everything

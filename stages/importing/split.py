@@ -21,9 +21,14 @@ def split(
         groups.setdefault(tuple(dialogue[0::2]), []).append(index)
     if len(groups) < 3:
         raise UserError(f"{source}: {len(groups)} different dialogues are too few for training, validation and test")
+    first, second = (max(1, round(ratio * len(groups))) for ratio in (validate, test))
+    if first + second >= len(groups):
+        raise UserError(
+            f"{source}: of {len(groups)} different dialogues {first} for validation and {second} for the test leave "
+            "none to train on; set --validate and --test lower"
+        )
     shuffled = list(groups.values())
     random.Random(seed).shuffle(shuffled)
-    first, second = (max(1, round(ratio * len(groups))) for ratio in (validate, test))
     parts = {
         "train": shuffled[first + second :],
         "validate": shuffled[:first],

@@ -15,12 +15,12 @@ def trained(sections: dict[str, Any], counts: dict[str, Any]) -> dict[str, int]:
 
 
 def planned(sections: dict[str, Any], counts: dict[str, Any]) -> dict[str, int]:
-    """Optimizer steps of sft and rm, updates of ppo."""
+    """Optimizer steps of sft and rm, updates of ppo, which needs a reward model."""
     steps = {
         stage: -(-round(count * sections[stage].num_train_epochs) // sections[stage].batch_size)
         for stage, count in trained(sections, counts).items()
     }
-    return steps | {"ppo": sections["ppo"].updates}
+    return steps | ({"ppo": sections["ppo"].updates} if "rm" in steps else {})
 
 
 def cost(steps: dict[str, int], reports: Path) -> str:

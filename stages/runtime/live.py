@@ -21,6 +21,8 @@ class Row(NamedTuple):
     """Steps, of `total`."""
     total: int
     values: dict[str, float]
+    process: int
+    """Of the run that wrote it: a resumed run's pace is its own."""
 
 
 def note(values: Mapping[str, Any], done: int, total: int) -> None:
@@ -32,9 +34,10 @@ def note(values: Mapping[str, Any], done: int, total: int) -> None:
     numbers = {name: value for name, value in values.items() if isinstance(value, int | float)}
     with suppress(OSError):  # training must not fail because somebody watches
         path.parent.mkdir(parents=True, exist_ok=True)
-        before = read(path)
-        with path.open("w" if before and before[-1].done > done else "a", encoding="utf-8") as file:
-            file.write(json.dumps(Row(time.time(), done, total, numbers)) + "\n")
+        before = read(path)[-1:]
+        ours = [row for row in before if row.process == os.getpid() and row.done <= done]
+        with path.open("a" if ours else "w", encoding="utf-8") as file:
+            file.write(json.dumps(Row(time.time(), done, total, numbers, os.getpid())) + "\n")
 
 
 def read(path: Path) -> list[Row]:

@@ -18,7 +18,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from itertools import count
 from pathlib import Path
@@ -118,7 +118,7 @@ def folder(stage: str, parameters: Any, inputs: Iterable[Path]) -> Iterator[Path
         for lock in locks:
             finished = path.with_suffix(".finished")  # at once: half a deleted state would look like an unfinished run
             os.replace(path, finished)
-            shutil.rmtree(finished)
+            shutil.rmtree(finished, ignore_errors=True)  # another run may be clearing it away too
             Path(lock.lock_file).unlink()
     finally:
         for lock in locks:
@@ -175,11 +175,12 @@ def _lock(path: Path) -> Any:
 def _drop_old(current: Path) -> None:
     """Delete the states that were left KEEP_DAYS ago, and what remains of finished ones."""
     for path in current.parent.iterdir():
-        if path.suffix == ".finished":
-            shutil.rmtree(path, ignore_errors=True)
-        elif path.is_dir() and path != current and time.time() - path.stat().st_mtime > KEEP_DAYS * 86400:
-            lock = _lock(path)
-            if lock:
-                shutil.rmtree(path)
-                Path(lock.lock_file).unlink()
-                lock.release()
+        with suppress(FileNotFoundError):  # another run may be clearing it away too
+            if path.suffix == ".finished":
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.is_dir() and path != current and time.time() - path.stat().st_mtime > KEEP_DAYS * 86400:
+                lock = _lock(path)
+                if lock:
+                    shutil.rmtree(path)
+                    Path(lock.lock_file).unlink()
+                    lock.release()
