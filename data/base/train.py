@@ -6,6 +6,7 @@ interrupted goes on from its last checkpoint when the command is given again.
 
 import argparse
 import csv
+import hashlib
 import json
 import math
 import os
@@ -100,7 +101,7 @@ def main() -> None:
         if part.rare:
             learn_embeddings(network, [token for token in wanted if written[token] < part.rare])
         written += wanted
-        work = WORK / f"{part.name}-{count}.safetensors"
+        work = WORK / f"{part.name}-{count}-{recipe()}.safetensors"
         rows += [[part.name, *row] for row in learn(network, batches, held_out_batches, part, work)]
         with torch.no_grad():  # each part ends with what the folder can hold
             for parameter in network.parameters():
@@ -108,15 +109,22 @@ def main() -> None:
     write(network, tokenizer, rows, chosen.to)
 
 
+def recipe() -> str:
+    """Of all that decides the text and the training: a checkpoint of another recipe is not gone on with."""
+    digest = hashlib.sha256()
+    for path in sorted([*HERE.glob("*.py"), *corpus.SAMPLE.glob("*.py"), *corpus.SAMPLE.glob("*.json")]):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
 def write(network, tokenizer, rows: list[list], to: Path) -> None:
     """The model's folder: everything is in a hidden folder first, and then moved."""
-    partial = HERE / ".model.partial"
+    partial = to / ".model.partial"  # there, since a rename can't leave a file system
     shutil.rmtree(partial, ignore_errors=True)
     network.to(torch.bfloat16).save_pretrained(partial)
     tokenizer.save_pretrained(partial)
     with (partial / "curve.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, lineterminator="\n").writerows([("part", "step", "tokens", "loss", "held_out_loss"), *rows])
-    to.mkdir(parents=True, exist_ok=True)
     for path in sorted(partial.iterdir()):
         os.replace(path, to / path.name)
     partial.rmdir()
