@@ -8,6 +8,9 @@ A run is a commit, branch, tag or experiment, or `workspace`; `:sft` after it ch
 come from Git, DVC's cache or its remote, and nothing is checked out. What it prints is Markdown, for a pull request.
 """
 
+import contextlib
+import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
 
 WORKSPACE = "workspace"
 GET_IT = "`dvc pull`, or run it again"
+PATIENCE = 10
+"""Seconds for which a state of the queue that can't be read is taken for one that is being written."""
 
 
 @command
@@ -116,11 +121,21 @@ class Revision:
 
 
 def queue() -> dict[str, str]:
-    """Experiments of DVC's queue that left no commit: name → Failed, Queued or Running."""
+    """The experiments of DVC's queue: name → Queued, Running, Success or Failed.
+
+    Its workers write their state in place: a file seen half written is read again.
+    """
     from dvc.repo import Repo
 
     with Repo() as repo:
-        return {task["name"]: task["status"] for task in repo.experiments.celery_queue.status() if task["name"]}
+        for _ in range(PATIENCE):
+            with contextlib.suppress(json.JSONDecodeError):
+                return {task["name"]: task["status"] for task in repo.experiments.celery_queue.status() if task["name"]}
+            time.sleep(1)
+    raise UserError(
+        ".dvc/tmp/exps/celery, the state of DVC's queue, can't be read: `dvc queue stop --kill`, delete that folder, "
+        "and queue again"
+    )
 
 
 if __name__ == "__main__":

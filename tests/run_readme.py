@@ -199,8 +199,8 @@ class Reader:
         """Wait for the experiments that `dvc queue start` runs behind the reader's back."""
         until = time.monotonic() + LIMIT
         while True:
-            status = self.type("dvc queue status").printed
-            if not re.search(r"\b(Queued|Running)\b", status):
+            fault, status = self.type("dvc queue status")
+            if not fault and not re.search(r"\b(Queued|Running)\b", status):
                 return Done("an experiment failed" if "Failed" in status or "Success" not in status else "", status)
             if time.monotonic() > until:
                 return Done(f"experiments not done after {LIMIT} s", status)

@@ -8,6 +8,7 @@ import json
 import re
 import shutil
 import statistics
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from stages import compare
 from stages.page import compare_inputs, compare_settings, line_chart, text_diff
 from stages.page.i18n import dictionary
 from stages.page.lock import Lock
+from stages.runtime.errors import UserError
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # in dependencies of DVC
 
@@ -158,6 +160,23 @@ def test_what_did_not_end_and_what_is_there_twice_is_left_out(run: Compare) -> N
 def test_an_experiment_that_failed(run: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compare, "queue", lambda: {"sorry-goal": "Failed"})
     assert "Left out: sorry-goal: the experiment is failed." in run("first", "sorry-goal", "kl")
+
+
+def test_a_queue_that_a_worker_writes_meanwhile(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    from dvc.repo.experiments.queue.celery import LocalCeleryQueue
+
+    looks: list[float] = []
+
+    def half_written(queue: Any) -> Any:
+        return json.loads("" if len(looks) < 2 else '[{"name": "seed-1", "status": "Running"}]')
+
+    monkeypatch.setattr(LocalCeleryQueue, "status", half_written)
+    monkeypatch.setattr(time, "sleep", looks.append)
+    monkeypatch.chdir(project.folder)
+    assert compare.queue() == {"seed-1": "Running"} and len(looks) == 2
+    monkeypatch.setattr(LocalCeleryQueue, "status", lambda queue: json.loads("{"))
+    with pytest.raises(UserError, match="queue stop --kill"):
+        compare.queue()
 
 
 def test_a_mistake_is_one_line(run: Compare, project: Project) -> None:

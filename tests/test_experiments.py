@@ -15,7 +15,7 @@ import yaml
 from checkouts import at_work_in, run
 from finished_runs import Project
 
-from stages import experiments
+from stages import compare, experiments, seeds
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # in dependencies of DVC
 
@@ -94,10 +94,10 @@ def test_a_queued_grid_below_a_shared_change_with_two_workers(smallest: Path, tm
         try:
             # A worker keeps the file that it was started with open: a pipe would end with the queue only.
             run("dvc queue start --jobs 2 > queue.log 2>&1", root)
-            status = finished_queue(root)
+            statuses = finished_queue()
         finally:
             run("dvc queue stop --kill >> queue.log 2>&1", root)
-        assert status.count("Success") == 2 and "Failed" not in status, status + failures(status, root)
+        assert list(statuses.values()) == ["Success"] * 2, str(statuses) + failures(statuses, root)
         names = run("dvc exp list --name-only", root).split()
         compared = run(f"python -m stages.compare HEAD {' '.join(names)} --page compare.html", root)
         table = run("python -m stages.experiments", root)
@@ -111,19 +111,19 @@ def test_a_queued_grid_below_a_shared_change_with_two_workers(smallest: Path, tm
     assert all(f"{name}  done" in table for name in names)
 
 
-def finished_queue(root: Path) -> str:
-    """The status of the queue, once nothing of it waits or runs."""
+def finished_queue() -> dict[str, str]:
+    """The status of each experiment, once none waits or runs."""
     for _ in range(LIMIT // 3):
-        status = run("dvc queue status", root)
-        if not re.search(r"\b(Queued|Running)\b", status):
+        statuses = compare.queue()
+        if not set(statuses.values()) & set(seeds.WAITING):
             break
         time.sleep(3)
-    return status
+    return statuses
 
 
-def failures(status: str, root: Path) -> str:
+def failures(statuses: dict[str, str], root: Path) -> str:
     """The ends of the logs of the experiments that failed."""
-    names = re.findall(r"([\w-]+) +[\d:]+ \w\w +Failed", status)
+    names = [name for name, status in statuses.items() if status == "Failed"]
     return "".join(f"\n{name}: {run(f'dvc queue logs {name}', root)[-2000:]}" for name in names)
 
 
