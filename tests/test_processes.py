@@ -99,6 +99,7 @@ def test_shares_that_are_not_equal_change_nothing(fsdp, tmp_path):
     """Three processes for mini-batches of two: one of them goes without."""
     tiny_run.write(tmp_path / "in", fsdp=fsdp)
     params = yaml.safe_load((tmp_path / "in" / "params.yaml").read_text(encoding="utf-8"))
+    params["seed"] = 2  # with others a draw lies so near a token's edge that a last digit decides: 4e-7 with 42
     params["ppo"] |= {"num_mini_batches": 4, "total_episodes": 16, "normalization_samples": 2}
     (tmp_path / "in" / "params.yaml").write_text(yaml.safe_dump(params), encoding="utf-8")
     curves = []
