@@ -1,12 +1,12 @@
 """What the controls wrote → one checked `Found`."""
 
 import json
-import math
 import statistics
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from controls.models import MODELS, SIZES
+from stages.metrics import bootstrap
 from stages.metrics.bootstrap import Interval
 from stages.metrics.definitions import METRICS
 from stages.page.inputs import Column
@@ -21,6 +21,7 @@ class Accuracy(NamedTuple):
     """How well a reward model orders held-out pairs that influenced nothing, 0..1."""
 
     all: Interval
+    """The pairs of a question share answers, so the interval draws questions."""
     not_longer: float
     """Where the chosen answer is not the longer one."""
     trained_on: int
@@ -40,8 +41,12 @@ class Found(NamedTuple):
     """Of `proxy` and `gold`."""
 
 
-def read(controls: Path, answers: Path) -> Found:
+def read(controls: Path, answers: Path, draws: int, seed: int) -> Found:
     """Read the folder of the controls' reports, and one of the answers' files for the dialogues.
+
+    Args:
+        draws: of the bootstrap that gives the reward models' accuracies their intervals.
+        seed: of these draws.
 
     Raises:
         UserError: a file breaks off or has other questions than its neighbour.
@@ -68,7 +73,7 @@ def read(controls: Path, answers: Path) -> Found:
         numbers=numbers,
         best_of_n=best_of_n,
         curves={policy: _curve(controls / policy / "curve.csv", units) for policy in CURVES},
-        accuracy={name: _accuracy(controls / f"reward_{name}" / "metrics.json") for name in ("proxy", "gold")},
+        accuracy={name: _accuracy(controls / f"reward_{name}", draws, seed) for name in ("proxy", "gold")},
     )
 
 
@@ -116,22 +121,15 @@ def _curve(path: Path, units: dict[str, Unit]) -> dict[str, list[float]]:
     return found
 
 
-def _accuracy(path: Path) -> Accuracy:
-    document = json.loads(path.read_text(encoding="utf-8"))
+def _accuracy(folder: Path, draws: int, seed: int) -> Accuracy:
+    path = folder / "metrics.json"
+    document, scores = json.loads(path.read_text(encoding="utf-8")), _rows(folder / "scores.jsonl")
     try:
-        count = document["pairs"]["reported"]
+        right = [float(row["chosen"] > row["rejected"]) for row in scores]
         return Accuracy(
-            wilson(document["eval_accuracy"] * count, count),
+            bootstrap.mean(right, [row["question"] for row in scores], draws, seed, (0, 1)),
             document["eval_accuracy_chosen_not_longer"],
             document["pairs"]["train"],
         )
     except (KeyError, TypeError) as error:
-        raise UserError(f"{path}: key {error} is missing; run `make controls`") from None
-
-
-def wilson(right: float, count: int) -> Interval:
-    """Share of right answers with Wilson's 95 % interval (1927), which keeps its width when all are right."""
-    z, share = 1.959964, right / count
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count)) / (1 + z * z / count)
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half), count)
+        raise UserError(f"{folder}: key {error} is missing; run `make controls`") from None

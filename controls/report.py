@@ -40,7 +40,7 @@ def main(
     seed = params.load(params_file, "seed", int)
     config = params.load(params_file, "report", ReportConfig)
     i18n.add(json.loads(Path(__file__).with_name("i18n.json").read_text(encoding="utf-8")))
-    found = inputs.read(controls, answers)
+    found = inputs.read(controls, answers, config.bootstrap_samples, seed)
     compared = findings.compare(found, config.bootstrap_samples, seed)
     told = findings.answers(found, compared, config.bootstrap_samples, seed)
     tables = [values(compared), differences(compared)]

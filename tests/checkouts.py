@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from imports import ROOT
 
 
@@ -104,11 +105,13 @@ def at_work_in(folder: Path) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def smallest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The working tree, committed, in which `dvc repro` has run the whole graph with the profile `smallest`."""
-    root = tmp_path_factory.mktemp("smallest") / "checkout"
-    copy_working_tree(root)
-    run_smallest(root)
-    git(root, "add", "--all")
-    git(root, "commit", "--quiet", "--message", "a run")
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return run_smallest(folder)
+    with FileLock(folder.parent / "smallest.lock"):  # one worker runs it, each works on a copy
+        ran = run_smallest(folder.parent)
+    root = Path(shutil.copytree(ran, folder / ran.relative_to(folder.parent), symlinks=True))
+    use_own_cache(root)
     return root
 
 
@@ -122,13 +125,27 @@ def copy_working_tree(to: Path) -> None:
     git(to, "init", "--quiet")
     git(to, "add", "--all")
     git(to, "commit", "--quiet", "--message", "the working tree")
-    (to / ".dvc/config.local").write_text(f"[cache]\n    dir = {to}/.dvc/cache\n", encoding="utf-8")
+    use_own_cache(to)
 
 
-def run_smallest(root: Path) -> None:
-    (root / "dvc.lock").unlink(missing_ok=True)  # of another run, which plays no part
-    with at_work_in(root):
-        run("python -m stages.profile smallest && dvc repro", root)
+def use_own_cache(root: Path) -> None:
+    (root / ".dvc/config.local").write_text(f"[cache]\n    dir = {root}/.dvc/cache\n", encoding="utf-8")
+
+
+def run_smallest(folder: Path) -> Path:
+    """Where the run of this folder lies; it is made if there is none yet."""
+    root, making = folder / "smallest/checkout", folder / "smallest/making"
+    if root.is_dir():
+        return root
+    copy_working_tree(making)
+    (making / "dvc.lock").unlink(missing_ok=True)  # of another run, which plays no part
+    with at_work_in(making):
+        run("python -m stages.profile smallest && dvc repro", making)
+    git(making, "add", "--all")
+    git(making, "commit", "--quiet", "--message", "a run")
+    making.rename(root)
+    use_own_cache(root)
+    return root
 
 
 def repro(root: Path, *arguments: str) -> list[str]:

@@ -18,6 +18,7 @@ import yaml
 from imports import ROOT
 
 from controls import best_of_n, findings, halves, models
+from stages.metrics import bootstrap
 from stages.text import records
 
 pytestmark = pytest.mark.slow
@@ -119,7 +120,7 @@ def test_a_judge_that_is_no_better_than_chance_tells_nothing() -> None:
 
 
 def made_up(gains: dict[str, float], right: float = 0.7) -> Any:
-    from controls.inputs import Accuracy, Found, wilson
+    from controls.inputs import Accuracy, Found
     from controls.models import MODELS, SUBJECT
 
     draw = np.random.default_rng(1)
@@ -131,14 +132,9 @@ def made_up(gains: dict[str, float], right: float = 0.7) -> Any:
         own += gain - (own - difficulty).mean()
         numbers[model.name] = {"gold": list(own), "reward": list(own), "rouge-l": list(20 + own), "kl": [1.0] * 80,
                                "response_length": list(30 + own)}  # fmt: skip
-    accuracy = {name: Accuracy(wilson(200 * right, 200), 0.6, 100) for name in halves.NAMES}
+    ordered = [float(at < 200 * right) for at in range(200)]
+    accuracy = {name: Accuracy(bootstrap.mean(ordered, range(200), 200, 0, (0, 1)), 0.6, 100) for name in halves.NAMES}
     return Found([at // 2 for at in range(80)], numbers, {}, {}, accuracy)
-
-
-def test_wilsons_interval() -> None:
-    from controls.inputs import wilson
-
-    assert wilson(9, 10)[1:3] == pytest.approx((0.5958, 0.9821), abs=1e-4), "9 right of 10, from his formula"
 
 
 # ----------------------------------------------------------------------------------------------------------------------

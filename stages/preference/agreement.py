@@ -14,14 +14,16 @@ TOKENS_PER_BATCH = 2048
 def score_pairs(
     model: Any, encoded: Sequence[EncodedPair], pairs: Sequence[records.Pair], pad: int
 ) -> list[dict[str, Any]]:
-    """Scores and character lengths of both answers of each pair."""
+    """Scores and character lengths of both answers of each pair, and the number of its question."""
     model.eval()
     asked, places = questions(encoded)
     prompts = [question.prompt for question in asked for _ in question.answers]
     answers = [answer for question in asked for answer in question.answers]
+    owners = [number for number, question in enumerate(asked) for _ in question.answers]
     scores = reward.score_by_prompt(model, reward.trained_head(model), prompts, answers, pad, TOKENS_PER_BATCH)
     return [
         {
+            "question": owners[chosen],
             "chosen": round(scores[chosen], 4),
             "rejected": round(scores[rejected], 4),
             "chosen_length": len(pair.chosen),
