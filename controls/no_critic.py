@@ -1,4 +1,4 @@
-"""PPO without a critic: does the value head pay?
+"""PPO without a critic: does the value head pay? All else is the run's, `lam` too, or that would be measured instead.
 
 python -m controls.no_critic --help
 """
@@ -11,8 +11,8 @@ from controls import policy
 
 main = policy.trained_by(
     Path(__file__),
-    "Train PPO with every value 0 and the whole return of an answer as the advantage of each of its tokens.",
-    change=lambda config: config.replace(vf_coef=0.0, lam=1.0, value_head_init="zero"),
+    "Train PPO with every value 0: the discounted rewards that follow a token are its advantage.",
+    change=lambda config: config.replace(vf_coef=0.0, value_head_init="zero"),
 )
 
 if __name__ == "__main__":

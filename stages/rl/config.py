@@ -100,7 +100,8 @@ class PpoConfig(Section):
     gamma: Annotated[float, Field(ge=0, le=1)] = 1.0
     """Discount factor γ of later rewards."""
     lam: Annotated[float, Field(ge=0, le=1)] = 0.95
-    """λ of generalised advantage estimation: 0 trusts the values, 1 the returns."""
+    """λ of generalised advantage estimation: 0 trusts the values, 1 the returns. The score comes with the last token:
+    at 0.95 the first of 20 tokens is credited with 38 % of what the values did not foresee of it."""
     value_head_init: Literal["reward", "zero"] = "zero"
     """Start the value head from the reward model's head, or from zero. The reward head reads states that the reward
     adapter has changed, the value head reads the policy's: on the default data zero explained more from the start."""
