@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from stages.importing import dialogues, preferences
+from stages.importing import dialogues, facts, preferences
+from stages.metrics import facts as metrics
+from stages.metrics.answer import Answer
 from stages.text.records import Pair, Sample
 
 FOLDER = Path(__file__).parents[1] / "data/sample"
@@ -113,52 +115,56 @@ def test_every_case_of_the_test_split_is_in_training(sample_modules: None) -> No
     assert min(seen["train_data.json"].values()) >= 3
 
 
-def test_the_references_hold_their_own_facts(sample_modules: None) -> None:
-    import scoring
-
-    facts = read("facts.json")
-    entries = {entry["key"]: entry for entry in facts["test"]}
-    counted = 0
-    for sample in samples("test"):
-        entry = entries[scoring.key(sample.history, sample.instruction)]
-        named, total, wrong = scoring.score(sample.output, entry, scoring.forbidden(entry, facts["vocabulary"]))
-        assert (named, wrong) == (total, 0), (sample, entry)
-        counted += total > 0
-    assert counted >= 80
-    for record, entry in zip(read("preferences.json"), facts["preferences"], strict=True):
-        assert entry["key"] == scoring.key(record.get("history", []), record["instruction"])
-        best = record["output"][0]
-        named, total, wrong = scoring.score(best, entry, scoring.forbidden(entry, facts["vocabulary"]))
-        assert (named, wrong) == (total, 0), (record, entry)
+def known(part: str, asked: list[Sample]) -> list[dict[str, Any]]:
+    """What facts.json says of samples of one of its parts; it says something of each."""
+    document = read("facts.json")
+    found = facts.of_samples({"vocabulary": document["vocabulary"], "test": document[part]}, asked, "facts.json")
+    return [entry for entry in found if entry] if all(found) else []
 
 
-def test_worse_answers_of_another_question_contradict_or_lack_the_facts(sample_modules: None) -> None:
-    import scoring
+def ranked() -> list[Sample]:
+    """The preference records, each with its best answer."""
+    return [
+        Sample([tuple(round_) for round_ in record.get("history", [])], record["instruction"], record["output"][0])
+        for record in read("preferences.json")
+    ]
 
-    facts = read("facts.json")
-    same = told = 0
-    for record, entry in zip(read("preferences.json"), facts["preferences"], strict=True):
-        for text, kind in zip(record["output"], entry["answers"], strict=True):
+
+@pytest.mark.parametrize(("part", "at_least"), [("test", 100), ("preferences", 900)])
+def test_the_references_hold_their_own_facts(part: str, at_least: int) -> None:
+    right = samples("test") if part == "test" else ranked()
+    answered = [
+        Answer(sample.output, sample.output, 1, True, entry)
+        for sample, entry in zip(right, known(part, right), strict=True)
+    ]
+    assert {metrics.contradicted(answer) for answer in answered} == {0.0}
+    shares = [share for share in map(metrics.named, answered) if share is not None]
+    assert set(shares) == {1.0} and len(shares) >= at_least
+
+
+def test_worse_answers_of_another_question_contradict_or_lack_the_facts() -> None:
+    kinds = [entry["answers"] for entry in read("facts.json")["preferences"]]
+    told = []
+    for record, entry, labels in zip(read("preferences.json"), known("preferences", ranked()), kinds, strict=True):
+        for text, kind in zip(record["output"], labels, strict=True):
             if kind == "other question":
-                bad = scoring.forbidden(entry, facts["vocabulary"])
-                named, total, wrong = scoring.score(text, entry, bad, ("drug", "test", "illness", "advice"))
-                told += wrong > 0 or named < total or total == 0
-                same += 1
-    assert told >= 0.98 * same
+                answer = Answer(text, record["output"][0], 1, True, entry)
+                told.append(metrics.contradicted(answer) == 1 or metrics.named(answer) != 1)
+    assert sum(told) >= 0.98 * len(told)
 
 
 def test_pairs_are_balanced() -> None:
-    facts = read("facts.json")["preferences"]
+    entries = read("facts.json")["preferences"]
     pairs = [pair for group in groups() for pair in group]
     longer = sum(len(pair.chosen) > len(pair.rejected) for pair in pairs) / len(pairs)
     assert 0.55 <= longer <= 0.65
     _, held_out = preferences.split(groups(), 0.15, 42)
     assert sum(abs(len(pair.chosen) - len(pair.rejected)) <= 3 for pair in held_out) >= 80
-    kinds = Counter(kind for entry in facts for _, kind in combinations(entry["answers"], 2))
+    kinds = Counter(kind for entry in entries for _, kind in combinations(entry["answers"], 2))
     assert kinds["other question"] >= 0.4 * len(pairs)
     worse = {
         text
-        for record, entry in zip(read("preferences.json"), facts, strict=True)
+        for record, entry in zip(read("preferences.json"), entries, strict=True)
         for text, kind in zip(record["output"], entry["answers"], strict=True)
         if kind == "other question"
     }

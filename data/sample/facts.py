@@ -1,16 +1,23 @@
-"""What a right answer names, and what it must not: the entries of `facts.json` (see `scoring.py`)."""
+"""What a right answer names, and what it must not: the entries of `facts.json`."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from typing import Any
 
 from dialogues import Round
-from scoring import key
 from world import DRUGS, KINDS, TESTS, Illness
 
 VOCABULARY = {"drug": sorted(DRUGS), "test": sorted(TESTS)}
 
 ASKED = {"drug": {"drug", "open", "refill"}, "test": {"test", "worse", "covid"}}
 """The intents of questions whose answer is a drug or a test; elsewhere the answer names it in passing (`also`)."""
+
+
+def key(history: Sequence[Sequence[str]], question: str) -> str:
+    """The key of a sample: a digest of its cleaned history and its question."""
+    text = json.dumps([[list(round_) for round_ in history], question], ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def named(text: str) -> set[str]:
