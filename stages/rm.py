@@ -51,7 +51,7 @@ def main(
             pairs.encode(tokenizer, training, config), pairs.rows_of, config, seed
         )
 
-        model = reward.in_float32(frozen_base.reward_model())
+        model = reward.in_float32(frozen_base.reward_model(processes.device()))
         model.config.get_text_config().pad_token_id = pad
         lora = config.lora.fit(model, "rm").config(task_type="SEQ_CLS", modules_to_save=["score"])
         model = fused_lora.fuse(get_peft_model(model, lora))

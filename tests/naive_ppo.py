@@ -95,14 +95,11 @@ class Naive:
             row["advantages"] = [(a - mean) / std for a in row["advantages"]]
 
         logged = []
-        share = 1.0
-        if k.lr_scheduler_type == "cosine":
-            warmup = round(k.warmup_ratio * self.updates)
-            share = (
-                (number + 1) / warmup
-                if number < warmup
-                else (0.5 + 0.5 * math.cos(math.pi * (number - warmup) / (self.updates - warmup)))
-            )
+        share, warmup = 1.0, round(k.warmup_ratio * self.updates)
+        if number < warmup:
+            share = (number + 1) / warmup
+        elif k.lr_scheduler_type == "cosine":
+            share = 0.5 + 0.5 * math.cos(math.pi * (number - warmup) / (self.updates - warmup))
         for epoch in range(k.num_ppo_epochs):
             order = list(range(k.batch_size))
             random.Random(f"{SEED}/mini-batches/{number}/{epoch}").shuffle(order)

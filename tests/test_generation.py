@@ -8,6 +8,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from stages.generation import generate, loop, sampling, steps, transformers_generate
 from stages.generation.decoding import PLAIN
+from stages.runtime.errors import UserError
 
 SHARES = [0.5, 0.3, 0.2]
 ALMOST_ONE = 1 - 2**-53  # the largest that random.random() gives
@@ -162,3 +163,15 @@ def test_rows_that_ended_are_not_answered_on(tiny_qwen3):
     found = answers(tiny_qwen3, [[7, 8, 9], [7, 8]], sorted(first), most=50)
     assert all(len(answer.ids) == 1 and answer.ended for answer in found.values())
     assert len(passes) <= loop.CHECK
+
+
+@pytest.mark.parametrize("answer", [loop.decode, transformers_generate.generate])
+def test_logits_that_are_no_numbers_end_it(tiny_qwen3, answer):
+    """Drawn from, they would give the last token of the vocabulary, or any."""
+    with torch.no_grad():
+        tiny_qwen3.model.norm.weight[0] = torch.nan
+    ids = torch.tensor([[3, 4, 5]])
+    uniforms = torch.full((1, 12), 0.5, dtype=torch.float64)
+    arguments = (tiny_qwen3, ids, torch.ones_like(ids), uniforms, PLAIN, [0])
+    with pytest.raises(UserError, match="logits are not numbers"):
+        list(answer(*arguments) if answer is loop.decode else answer(*arguments, pad=0))

@@ -10,7 +10,7 @@ from chatglm_fixture.tiny import build_tiny_chatglm
 from stages.generation import graphs, loop
 from stages.generation.decoding import PLAIN
 from stages.generation.generate import generate, left_pad
-from stages.models import base_model, chatglm, stack
+from stages.models import base_model, chatglm, forward, stack
 from stages.models.chatglm.modeling import ChatGLMForCausalLM
 
 pytestmark = pytest.mark.slow
@@ -141,7 +141,7 @@ def test_a_row_without_an_answer_stays_finite(qwen):
     assert passes.rows == 8 and run().isfinite().all()
 
 
-def test_a_window_of_its_own_per_layer_is_left_to_the_plain_passes(qwen, monkeypatch):
+def test_what_a_recording_can_not_hold_is_left_to_the_plain_passes(qwen, monkeypatch):
     monkeypatch.undo()
     ids = torch.zeros(1, 1, dtype=torch.long)
     assert not graphs.usable(qwen, ids)  # on a CPU
@@ -153,5 +153,10 @@ def test_a_window_of_its_own_per_layer_is_left_to_the_plain_passes(qwen, monkeyp
             return ids
 
     assert graphs.usable(qwen, OnGpu())
-    monkeypatch.setattr(qwen.config, "sliding_window", 8)
+    waits = {"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}, "sliding_window": 8}
+    for name, value in waits.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(qwen.config, name, value)
+            assert not graphs.usable(qwen, OnGpu()), name
+    monkeypatch.setattr(forward.causal_lm(qwen), "is_loaded_in_8bit", True, raising=False)
     assert not graphs.usable(qwen, OnGpu())

@@ -124,6 +124,21 @@ def test_a_first_ratio_that_is_not_1_ends_the_run(new_trainer, monkeypatch):
         trainer.step()
 
 
+def test_a_mean_of_few_tokens_may_round_more_in_half_precision(new_trainer):
+    trainer = new_trainer()
+    assert trainer._ratio_tolerance(1) == 1e-3, "in float32 it may not"
+    trainer.model.to(torch.bfloat16)
+    assert [trainer._ratio_tolerance(tokens) for tokens in (4096, 256, 64)] == [0.05, 0.05, 0.1]
+
+
+def test_a_constant_learning_rate_rises_first(new_trainer):
+    trainer = new_trainer(CONFIG.replace(lr_scheduler_type="constant", warmup_ratio=0.67, learning_rate=0.001))
+    updates = trainer.config.updates
+    rates = [trainer.step()["learning_rate"] for _ in range(updates)]
+    warmup = round(0.67 * updates)
+    assert warmup > 1 and rates == pytest.approx([0.001 * min(1, (n + 1) / warmup) for n in range(updates)])
+
+
 @pytest.mark.parametrize("resumed", [False, True])
 def test_an_update_changes_the_policy_adapter_and_the_value_head_and_nothing_else(new_trainer, resumed):
     trainer = new_trainer(CONFIG.replace(resume_lora_training=resumed))
@@ -230,14 +245,17 @@ def test_only_response_positions_go_through_the_lm_head_and_in_chunks(new_traine
 @pytest.mark.parametrize(
     ("spoil", "name"),
     [
-        (lambda trainer: trainer.reward_head.weight, "score"),
-        (lambda trainer: trainer.value_head.weight, "values"),
-        (lambda trainer: next(p for n, p in trainer.trained.items() if "up_proj" in n), "log_probs"),
+        (lambda trainer: trainer.reward_head.weight, "`score` is not finite"),
+        (lambda trainer: trainer.value_head.weight, "`values` is not finite"),
+        (
+            lambda trainer: next(p for n, p in trainer.trained.items() if "up_proj" in n),
+            "the model's logits",
+        ),
         (
             lambda trainer: (
                 trainer.model.get_submodule("base_model.model.model.layers.0.mlp.up_proj").lora_B.sft.weight
             ),
-            "log_probs",
+            "the model's logits",
         ),
     ],
     ids=["reward head", "value head", "ppo adapter", "sft adapter"],
@@ -248,7 +266,7 @@ def test_what_is_not_finite_ends_the_run_by_name_and_keeps_the_checkpoint(new_tr
     trainer.config = CONFIG
     with torch.no_grad():
         spoil(trainer).view(-1)[0] = math.nan
-    with pytest.raises(UserError, match=f"ppo update 2: `{name}` is not finite"):
+    with pytest.raises(UserError, match=f"ppo update 2: {name}"):
         trainer.step()
     assert checkpoints.latest(tmp_path) == tmp_path / "checkpoint-1"
 

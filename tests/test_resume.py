@@ -23,6 +23,7 @@ from stages.preference.config import RmConfig
 from stages.rl.config import PpoConfig
 from stages.runtime import checkpoints
 from stages.sft import SftConfig
+from stages.training import trainer
 
 pytestmark = pytest.mark.slow
 
@@ -241,6 +242,16 @@ def test_the_best_checkpoint_is_kept_and_one_to_fall_back_on(tmp_path):
         write_checkpoint(tmp_path, step, best)
         checkpoints.rotate(tmp_path)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["checkpoint-12", "checkpoint-16", "checkpoint-4"]
+
+
+def test_the_best_checkpoint_is_found_where_the_work_folder_lies_now(tmp_path):
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+    from transformers.trainer_callback import CallbackHandler
+
+    state = TrainerState(best_global_step=4, best_model_checkpoint=None)  # what is left of a path that is gone
+    handler = CallbackHandler(trainer.callbacks(tmp_path), None, None, None, None)
+    handler.on_train_begin(TrainingArguments(output_dir=str(tmp_path)), state, TrainerControl())
+    assert state.best_model_checkpoint == str(tmp_path / "checkpoint-4")
 
 
 def test_a_checkpoint_whose_best_is_damaged_is_not_used(tmp_path, capsys):

@@ -24,7 +24,15 @@ COLUMNS = 64
 
 
 def usable(model: Any, ids: Tensor) -> bool:
-    return ids.is_cuda and steps.additive(ids[:1], forward.causal_lm(model)) is not None
+    language_model = forward.causal_lm(model)
+    return ids.is_cuda and not asks_the_device(language_model) and steps.additive(ids[:1], language_model) is not None
+
+
+def asks_the_device(language_model: Any) -> bool:
+    """Whether a pass waits for a value of the GPU, which a recording can't: LLM.int8 for its outliers, RoPE that grows
+    for the length."""
+    rope = getattr(language_model.config.get_text_config(), "rope_parameters", None)
+    return bool(getattr(language_model, "is_loaded_in_8bit", False)) or "dynamic" in str(rope)
 
 
 class RecordedSteps:

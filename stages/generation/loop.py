@@ -65,6 +65,9 @@ def decode(
         ids, mask: [B, P], padded on the left.
         uniforms: float64 [B, most new tokens], one draw each.
         with_graphs: record the passes, where that can be done.
+
+    Raises:
+        UserError: a logit is not a number.
     """
     batch, limit = len(ids), uniforms.shape[1]
     steps: Any
@@ -77,9 +80,11 @@ def decode(
     tokens = ids.new_zeros(batch, limit)
     found_log_probs = torch.zeros(batch, limit, device=ids.device)
     ended = torch.zeros(batch, dtype=torch.bool, device=ids.device)
+    broken = torch.zeros((), dtype=torch.bool, device=ids.device)
     seen = None
     logits = steps.first()
     for step in range(limit):
+        broken |= logits.isnan().any()
         if seen is None and decoding.repetition_penalty != 1:
             seen = torch.zeros(logits.shape, dtype=torch.bool, device=logits.device)
         chosen = sampling.next_tokens(logits, uniforms[:, step], seen, decoding)
@@ -91,6 +96,7 @@ def decode(
         ended |= torch.isin(chosen, ends)
         last = step + 1 == limit
         if last or (step + 1) % CHECK == 0:
+            sampling.refuse_nan(broken)
             done = ended.cpu() | last
             for row in done.nonzero().squeeze(1).tolist():
                 answer = cut(tokens[row, : step + 1].tolist(), eos)

@@ -7,6 +7,16 @@ import torch
 from torch import Tensor
 
 from stages.generation.decoding import Decoding
+from stages.runtime.errors import UserError
+
+
+def refuse_nan(broken: Tensor) -> None:
+    """Raise UserError where logits were not numbers: a token would come out of them all the same."""
+    if broken:
+        raise UserError(
+            "the model's logits are not numbers (NaN): set model.dtype to bfloat16 or float32, model.quantization to "
+            "none, and see whether its weights are whole"
+        )
 
 
 def next_tokens(logits: Tensor, uniforms: Tensor, seen: Tensor | None, decoding: Decoding) -> Tensor:

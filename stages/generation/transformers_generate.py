@@ -81,6 +81,7 @@ class InverseCdf:
         self.prompt_length = prompt_length
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        sampling.refuse_nan(scores.isnan().any())
         cumulative = sampling.cumulated(torch.softmax(scores.float(), dim=-1).double())
         position = input_ids.shape[1] - self.prompt_length
         threshold = self.uniforms[:, position : position + 1].double() * cumulative[:, -1:]

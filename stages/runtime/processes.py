@@ -6,6 +6,7 @@ The launcher's variables are read here and nowhere else; unlike accelerate they 
 import os
 import sys
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,8 @@ from stages.runtime.errors import UserError
 
 NVIDIA = Path("/dev/nvidiactl")
 """Is there where the driver of an NVIDIA GPU is loaded."""
+PATIENCE = timedelta(hours=2)
+"""How long a process waits for the others: `predict` meets them only when it has answered its part."""
 Found = TypeVar("Found")
 
 
@@ -92,14 +95,14 @@ def device() -> Any:
     """This process's `torch.device`; joins the other processes."""
     from accelerate import PartialState
 
-    return PartialState(cpu=on_cpu()).device
+    return PartialState(cpu=on_cpu(), timeout=PATIENCE).device
 
 
 def join() -> Any:
     """The `accelerate.Accelerator`: knows the device and the other processes."""
-    from accelerate import Accelerator
+    from accelerate import Accelerator, InitProcessGroupKwargs
 
-    return Accelerator(cpu=on_cpu())
+    return Accelerator(cpu=on_cpu(), kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
 
 
 def from_first(ask: Callable[[], Found]) -> Found:

@@ -17,6 +17,9 @@ from stages.runtime import checkpoints, curves, environment, live, processes
 from stages.runtime.errors import UserError
 from stages.training.config import TrainingConfig
 
+SCHEDULERS = {"cosine": "cosine", "linear": "linear", "constant": "constant_with_warmup"}
+"""What transformers calls them: its `constant` has no warm-up."""
+
 
 def share(config: TrainingConfig, dtype: str) -> tuple[int, int]:
     """Samples per forward pass, and passes per optimizer step, on each process; quick, before any weight is read.
@@ -64,7 +67,7 @@ def arguments(config: TrainingConfig, model: ModelConfig, seed: int, work: Path)
         per_device_eval_batch_size=samples,
         gradient_accumulation_steps=passes,
         learning_rate=config.learning_rate,
-        lr_scheduler_type=config.lr_scheduler_type,
+        lr_scheduler_type=SCHEDULERS[config.lr_scheduler_type],
         warmup_steps=config.warmup_ratio,  # below 1 it is a share
         weight_decay=config.weight_decay,
         max_grad_norm=config.max_grad_norm,
@@ -150,7 +153,14 @@ def callbacks(work: Path) -> list[Any]:
                         "learning_rate, or use bfloat16 or float32 instead of float16"
                     )
 
-    return [EvaluateAtTheEnd(), Seal(), StopAtNaN()]
+    class BestWhereItLies(TrainerCallback):  # type: ignore[misc]
+        """transformers forgets the best checkpoint of a work folder that was moved: it records the absolute path."""
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.best_global_step:
+                state.best_model_checkpoint = str(work / f"checkpoint-{state.best_global_step}")
+
+    return [EvaluateAtTheEnd(), Seal(), StopAtNaN(), BestWhereItLies()]
 
 
 def overflowed(optimizer: Any) -> bool:
