@@ -54,7 +54,8 @@ class Comparison(NamedTuple):
 
 def trusted(found: Found) -> bool:
     """Whether the judge orders held-out pairs better than a coin."""
-    return found.accuracy["gold"].all.low > 0.5
+    accuracy = found.accuracy["gold"].all
+    return accuracy.proves and accuracy.low > 0.5
 
 
 def compare(found: Found, draws: int, seed: int) -> Comparison:

@@ -20,6 +20,7 @@ from stages.importing import dialogues
 from stages.metrics import bootstrap, definitions, seeds
 from stages.metrics.probes import Text
 from stages.models import base_model, reward, stack
+from stages.page.compare_inputs import Unfinished
 from stages.page.formats import MISSING, fixed, span
 from stages.page.probes import EQUAL_LENGTH
 from stages.runtime import atomic, params, processes
@@ -98,7 +99,10 @@ def fetch(rev: str, folder: Path) -> Path:
     """The folder with the parameters and the models of a run; those of a revision are copied into `folder`."""
     if rev == compare.WORKSPACE:
         return Path()
-    files = compare.Revision(rev)
+    try:
+        files = compare.Revision(rev)
+    except Unfinished as reason:
+        raise UserError(f"{rev}: {reason}") from None
     for path in ("params.yaml", *RUN.values()):
         files.copy(path, folder / path)
     return folder

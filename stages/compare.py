@@ -40,10 +40,9 @@ def main(
 ) -> None:
     """Compare runs with the first one."""
     from stages.page import compare_markdown, compare_page, compare_settings
-    from stages.page.i18n import LANGUAGES, say
+    from stages.page.i18n import say
 
-    if language not in LANGUAGES:
-        raise UserError(f"--language must be one of {', '.join(LANGUAGES)}, not {language}")
+    check_language(language)
     found, left_out = read(revs if len(revs) > 1 else [*revs, WORKSPACE], reports)
     compare_settings.same_questions(found)
     runs, duplicates = compare_settings.without_duplicates(found)
@@ -56,6 +55,13 @@ def main(
     if page:
         atomic.write_bytes(page, compare_page.render(compared, notes, language))
         typer.echo(page.resolve().as_uri(), err=True)
+
+
+def check_language(language: str) -> None:
+    from stages.page.i18n import LANGUAGES
+
+    if language not in LANGUAGES:
+        raise UserError(f"--language must be one of {', '.join(LANGUAGES)}, not {language}")
 
 
 def read(names: Sequence[str], reports: str) -> "tuple[list[Run], list[Sentence]]":

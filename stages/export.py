@@ -6,17 +6,20 @@ python -m stages.export --model ppo --to covid-doctor-ppo
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from stages.models import base_model, stack
+from stages.page.lock import Lock
 from stages.predict import PredictConfig
 from stages.runtime import atomic, params
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 from stages.serving import model_card, model_names
 from stages.serving.model_names import Name
+
+LOCK = Path("dvc.lock")
 
 
 @command
@@ -45,8 +48,12 @@ def main(
     folders = model_names.resolve(model, frozen_base, sft, ppo)
     adapters = [stack.lineage(folder) for folder in folders]
     measured = model_card.measured(scores, evaluation, model, frozen_base, adapters)
-    if measured is None:
-        print(f"note: {scores} has no scores of these weights, so the card has none; run `dvc repro`", file=sys.stderr)
+    if measured is None or decoded_otherwise(model, parameters):
+        measured = None
+        print(
+            f"note: {scores} has no scores of these weights and this `predict`, so the card has none; run `dvc repro`",
+            file=sys.stderr,
+        )
 
     from stages.serving import merged_model, provenance
 
@@ -63,6 +70,13 @@ def main(
         else ""
     )
     print(f"{to}: written; its README.md says how to use and serve it{native}")
+
+
+def decoded_otherwise(model: Name, parameters: dict[str, Any]) -> bool:
+    """Whether the answers that were measured came from another section `predict` than the one that is exported."""
+    recorded = params.read(LOCK) if LOCK.is_file() else {}
+    stage = f"predict@{model}"
+    return stage in recorded.get("stages", {}) and Lock(recorded).unfinished([stage], parameters) is not None
 
 
 def check_free(to: Path) -> None:

@@ -16,9 +16,13 @@ from stages.importing import convert, recognize, sources
 from stages.importing.dialogues import DialogueRules
 from stages.importing.formats import Format
 from stages.importing.split import split as split_dialogues
-from stages.runtime import atomic
+from stages.runtime import atomic, params
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
+
+FILES = ("train_data.json", "validate_data.json", "test_data.json", "preferences.json", ".gitignore")
+IGNORED = "# Texts of others: not into Git by accident.\n*\n"
+WRITTEN = "# Written by `make import`"
 
 
 class System(StrEnum):
@@ -48,6 +52,7 @@ def main(
     check_name(name, data, profiles, replace)
     rules = DialogueRules()
     prefixes = (rules.patient_prefix, rules.doctor_prefix)
+    profile = make_profile(name, data, profiles, like, rules)
 
     records, found = recognized(source, split, form, "dialogues", "--format")
     dialogues, account = convert.to_dialogues(records, found, prefixes, system == System.prefix)
@@ -67,12 +72,11 @@ def main(
             better, *_, worse = map(printable, pair["output"])
             print(f"  · {printable(pair['instruction'])}\n      better: {better}\n      worse:  {worse}")
 
-    profile = make_profile(name, data, profiles, like)
     with atomic.folder(data / name) as folder:
         for part, rows in parts.items():
             atomic.write_json(folder / f"{part}_data.json", rows)
         atomic.write_json(folder / "preferences.json", pairs)
-        atomic.write_text(folder / ".gitignore", "# Texts of others: not into Git by accident.\n*\n")
+        atomic.write_text(folder / ".gitignore", IGNORED)
     atomic.write_text(profiles / f"{name}.yaml", profile)
     print(f"{data / name}: " + ", ".join(f"{len(rows)} {part}" for part, rows in parts.items()) + f" (seed {seed})")
     target = "repro" if pairs else "sft-only    # no preferences, so no reward model and no PPO"
@@ -86,8 +90,19 @@ def check_name(name: str, data: Path, profiles: Path, replace: bool) -> None:
     if name in ("processed", "base", "sample", "covid-dialogue", "preferences", "default", "smallest", "covid-tiny"):
         raise UserError(f"--name: {name} belongs to the project; name another")
     for path in (data / name, profiles / f"{name}.yaml"):
+        if path.exists() and (other := not_imported(path)):
+            raise UserError(f"{other}: exists, and no import wrote it; name another with --name")
         if path.exists() and not replace:
             raise UserError(f"{path}: exists; name another with --name, or add --replace")
+
+
+def not_imported(path: Path) -> Path | None:
+    """What of an existing folder or profile an import did not write, and must not replace."""
+    if path.suffix == ".yaml":
+        return None if path.read_text(encoding="utf-8", errors="replace").startswith(WRITTEN) else path
+    if not (path / ".gitignore").is_file() or (path / ".gitignore").read_text(encoding="utf-8") != IGNORED:
+        return path
+    return next((file for file in sorted(path.iterdir()) if file.name not in FILES), None)
 
 
 def recognized(
@@ -117,7 +132,7 @@ def printable(text: str, length: int = 100) -> str:
     return plain if len(text) <= length else plain[:length] + "…"
 
 
-def make_profile(name: str, data: Path, profiles: Path, like: str | None) -> str:
+def make_profile(name: str, data: Path, profiles: Path, like: str | None, rules: DialogueRules) -> str:
     """The text of a profile: another one's parameters, if wanted, and the data; nothing of them is left out."""
     import yaml
 
@@ -126,16 +141,20 @@ def make_profile(name: str, data: Path, profiles: Path, like: str | None) -> str
         file = profiles / f"{like}.yaml"
         if not file.is_file():
             raise UserError(f"--like: there is no profile {file}")
-        overlay = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        overlay = params.read(file)
+        if not isinstance(overlay.get("data", {}), dict):
+            raise UserError(f"{file}: `data` must be a section")
     folder = data / name
     overlay["data"] = overlay.get("data", {}) | {
+        "patient_prefix": rules.patient_prefix,
+        "doctor_prefix": rules.doctor_prefix,
         "dialogues": folder.as_posix(),
         "preferences": (folder / "preferences.json").as_posix(),
         "boilerplate": [],
         "min_answer_length": 1,
     }
     text = yaml.safe_dump(overlay, allow_unicode=True, sort_keys=False, width=120)
-    return f"# Written by `make import`{f', like {like}' if like else ''}.\n{text}"
+    return f"{WRITTEN}{f', like {like}' if like else ''}.\n{text}"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 (https://dvc.org/doc/command-reference/repro#parallel-stage-execution); this does so.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -48,17 +49,22 @@ def fitting(cores: int) -> int:
 
 
 def stale() -> dict[str, set[str]]:
-    """Each stage of dvc.yaml that changed or comes after one, in its order → those among them that it waits for."""
+    """Each stage of dvc.yaml that changed or comes after one, in its order → those among them that it waits for.
+
+    Nothing where DVC can't say (another one holds its lock, a file is broken): `dvc repro` then tells why.
+    """
+    from dvc.exceptions import DvcException
     from dvc.repo import Repo
     from networkx import ancestors
 
-    with Repo(str(resume.checkout())) as repo:
+    with contextlib.suppress(DvcException), Repo(str(resume.checkout())) as repo:
         graph = repo.index.graph  # an edge leads from a stage to one that it needs
         changed = repo.status()
         late = {found for stage in graph if stage.addressing in changed for found in {stage, *ancestors(graph, stage)}}
         # `make controls` has a pipeline of its own beside it while it runs
         order = [stage for stage in repo.index.stages if stage in late and stage.path_in_repo == "dvc.yaml"]
         return {stage.addressing: {each.addressing for each in graph[stage] if each in late} for stage in order}
+    return {}
 
 
 def run(waiting: Mapping[str, set[str]], jobs: int) -> int:

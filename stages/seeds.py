@@ -10,7 +10,7 @@ takes the results of stages that ran before from its cache.
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -37,13 +37,15 @@ def main(
     language: Annotated[str, typer.Option(help="en or zh, of the table")] = "en",
 ) -> None:
     """Queue an experiment for each seed, run them, and print their table once all have ended."""
+    compare.check_language(language)
+    seeds = list(dict.fromkeys(seeds))
     names = [name_of(seed) for seed in seeds]
     if running := [name for name, status in compare.queue().items() if name in names and status == "Running"]:
         raise UserError(f"{running[0]} is running: wait for it, or end it with `dvc queue kill {running[0]}`")
     listed = dvc("exp", "list", "--name-only").split() + list(compare.queue())
     if old := sorted(set(listed) & set(names)):  # of the same commit; what has not changed since is in the cache
         dvc("exp", "remove", *old)
-    data = outside_git()
+    data, parent = outside_git(), git("rev-parse", "HEAD")
     for seed in seeds:
         dvc(*queue_line(seed, data))
     dvc("queue", "start", "--jobs", str(jobs))
@@ -52,7 +54,7 @@ def main(
     except KeyboardInterrupt:
         print("\nthe queue goes on; see `make watch` and `dvc queue status`", file=sys.stderr)
         raise SystemExit(130) from None
-    text = table(names, language)
+    text = table({name: git("rev-parse", "--verify", "--quiet", ref_of(name, parent)) for name in names}, language)
     print(text, end="")
     if to:
         atomic.write_text(to, text)
@@ -60,6 +62,11 @@ def main(
 
 def name_of(seed: int) -> str:
     return f"seed-{seed}"
+
+
+def ref_of(name: str, parent: str) -> str:
+    """Where DVC keeps the experiment that started from this commit; another commit may have one of the same name."""
+    return f"refs/exps/{parent[:2]}/{parent[2:]}/{name}"
 
 
 def queue_line(seed: int, copied: Sequence[str] = ()) -> list[str]:
@@ -71,9 +78,14 @@ def queue_line(seed: int, copied: Sequence[str] = ()) -> list[str]:
 def outside_git() -> list[str]:
     """The files and folders of the data that Git does not hold: a queued experiment, a clone, would miss them."""
     data = params.read(Path("params.yaml"))["data"]
-    git = ["git", "status", "--porcelain", "--ignored", "-z", "--", data["dialogues"], data["preferences"]]
-    listed = subprocess.run(git, capture_output=True, check=False, text=True).stdout.split("\0")
+    listed = git("status", "--porcelain", "--ignored", "-z", "--", data["dialogues"], data["preferences"]).split("\0")
     return [line[3:].rstrip("/") for line in listed if line.startswith(("??", "!!"))]
+
+
+def git(*arguments: str) -> str:
+    """What `git` prints; nothing where it fails."""
+    done = subprocess.run(["git", *arguments], capture_output=True, check=False, text=True)
+    return "" if done.returncode else done.stdout.removesuffix("\n")
 
 
 def dvc(*arguments: str) -> str:
@@ -110,14 +122,28 @@ def wait(names: Sequence[str], jobs: int) -> None:
             time.sleep(POLL)
 
 
-def table(names: Sequence[str], language: str, reports: str = "reports") -> str:
-    """Markdown: of each model mean ± standard deviation over the seeds, their differences, and each seed's values."""
+def table(commits: Mapping[str, str], language: str, reports: str = "reports") -> str:
+    """Markdown: of each model mean ± standard deviation over the seeds, their differences, and each seed's values.
+
+    Args:
+        commits: of each experiment, by name; none where it failed.
+
+    Raises:
+        UserError: all failed.
+    """
     from stages.page import compare_markdown, compare_settings, compare_tables
     from stages.page.i18n import Sentence, say
 
+    failed = [
+        Sentence("compare.failed", {"name": name, "reason": "it left no commit, see `dvc queue logs`"})
+        for name in commits
+        if not commits[name]
+    ]
+    if len(failed) == len(commits):
+        raise UserError("no seed ended well; `dvc queue logs NAME` tells why")
     settings, left_out = [], []
     for model in MODELS:
-        runs, notes = compare.read([f"{name}:{model}" for name in names], reports)
+        runs, notes = compare.read([f"{commit}:{model}" for commit in commits.values() if commit], reports)
         compare_settings.same_questions(runs)
         settings += compare_settings.group(
             [run._replace(name=say(Sentence(f"model.{model}"), language)) for run in runs]
@@ -126,7 +152,7 @@ def table(names: Sequence[str], language: str, reports: str = "reports") -> str:
     compared = compare_settings.compare(settings)
     tables = [compare_tables.metrics(compared), compare_tables.each_run(compared)]
     texts = [compare_markdown.table(each, language) for each in tables if each]
-    notes = [*compare_settings.caveats(compared), *left_out]
+    notes = [*compare_settings.caveats(compared), *failed, *left_out]
     return "\n\n".join([*texts, *(say(note, language) for note in notes)]) + "\n"
 
 

@@ -21,7 +21,7 @@ STALE = 3600
 @command
 def main(
     once: Annotated[bool, typer.Option("--once", help="print the newest rows and end")] = False,
-    seconds: Annotated[float, typer.Option(help="how often to look")] = 2.0,
+    seconds: Annotated[float, typer.Option(min=0.1, help="how often to look")] = 2.0,
 ) -> None:
     """Print each new row of every stage that trains, and when it will be done; Ctrl-C ends."""
     seen: dict[Path, live.Row] = {}

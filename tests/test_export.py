@@ -38,6 +38,13 @@ MESSAGES = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def lock(tmp_path, monkeypatch):
+    """What DVC recorded: nothing, unless a test writes it."""
+    monkeypatch.setattr(export, "LOCK", tmp_path / "dvc.lock")
+    return export.LOCK
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     """Options of the command, for a tiny stack with metrics of its own."""
@@ -249,6 +256,15 @@ def test_scores_of_another_run_than_the_evaluation_are_left_out(files, tmp_path,
     export.main(tmp_path / "doctor", **(files | {"scores": table}))
     assert "12.60" not in ModelCard.load(tmp_path / "doctor" / "README.md").text
     assert "has no scores of these weights" in capsys.readouterr().err
+
+
+def test_scores_of_answers_that_were_decoded_otherwise_are_left_out(files, lock, tmp_path, capsys):
+    predict = yaml.safe_load(files["params_file"].read_text())["predict"]
+    for name, temperature in (("as recorded", predict["temperature"]), ("otherwise", 0.2)):
+        recorded = {"params": {"params.yaml": {"predict": predict | {"temperature": temperature}}}}
+        lock.write_text(yaml.safe_dump({"stages": {"predict@ppo": recorded}}))
+        export.main(tmp_path / name, **files)
+        assert ("has no scores" in capsys.readouterr().err) == (name == "otherwise")
 
 
 def test_a_name_can_not_break_out_of_its_place(files, tmp_path):

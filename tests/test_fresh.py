@@ -11,6 +11,7 @@ from checkouts import at_work_in
 from imports import ROOT
 
 from controls import fresh
+from stages import compare
 from stages.importing import dialogues
 from stages.runtime.errors import UserError
 from stages.text.records import Sample
@@ -101,6 +102,15 @@ def test_the_models_of_a_commit_come_from_the_remote(clone: Path, tmp_path: Path
         run = fresh.fetch("HEAD", tmp_path / "run")
     assert {path.name for path in (run / "models").iterdir()} == set(fresh.RUN)
     assert (run / "params.yaml").read_bytes() == (clone / "params.yaml").read_bytes()
+
+
+@pytest.mark.slow
+def test_an_experiment_that_failed_ends_in_one_line(
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(compare, "queue", lambda: {"sorry-goal": "Failed"})
+    with at_work_in(clone), pytest.raises(UserError, match="sorry-goal: the experiment is failed"):
+        fresh.fetch("sorry-goal", tmp_path)
 
 
 @pytest.mark.slow

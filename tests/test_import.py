@@ -269,6 +269,42 @@ def test_other_mistakes(importer, capsys, tmp_path):
     assert "data/mine: exists; name another with --name, or add --replace" in capsys.readouterr().err
 
 
+def test_only_an_import_is_replaced(importer, capsys, tmp_path):
+    source = importer.write("x.json", chats(DIALOGUES["openai"]))
+    importer(source)
+
+    def refused(name):
+        with pytest.raises(SystemExit):
+            importer(source)
+        assert f"{name}: exists, and no import wrote it" in capsys.readouterr().err
+        assert (tmp_path / "data/mine/train_data.json").is_file()
+
+    own = tmp_path / "data/mine/notes.txt"
+    own.write_text("mine")
+    refused("notes.txt")
+    own.unlink()
+    (tmp_path / "mine.yaml").write_text("model: {}\n")
+    refused("mine.yaml")
+    (tmp_path / "mine.yaml").unlink()
+    (tmp_path / "data/mine/.gitignore").unlink()
+    refused("data/mine")
+
+
+def test_the_profile_has_the_prefixes_that_the_import_writes(importer, tmp_path):
+    (tmp_path / "english.yaml").write_text("data: {patient_prefix: 'Patient: ', doctor_prefix: 'Doctor: '}\n")
+    importer(importer.write("x.json", chats(DIALOGUES["openai"])), like="english")
+    written = yaml.safe_load((tmp_path / "mine.yaml").read_text())["data"]
+    assert importer.parts()["train"][0][0].startswith(written["patient_prefix"])
+    assert importer.parts()["train"][0][1].startswith(written["doctor_prefix"])
+
+
+@pytest.mark.parametrize("text", ["data:\n", "[1]\n", "data: {\n"])
+def test_a_broken_profile_is_one_line(importer, capsys, tmp_path, text):
+    (tmp_path / "broken.yaml").write_text(text)
+    source = importer.write("x.json", chats(DIALOGUES["openai"]))
+    assert "broken.yaml: " in importer.refusal(capsys, source, like="broken")
+
+
 def test_the_parts_hold_whole_dialogues_and_no_question_twice(importer):
     same = [{"instruction": f"问{i % 20}", "output": f"答{i}"} for i in range(40)]
     importer(importer.write("x.json", same))

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 DIALOGUES = [
     [f"病人：发烧{i}天了", "医生：根据您现有的资料，建议：多喝水\u2028。", "病人：谢谢", "医生：好"] for i in range(6)
 ]
-PAIRS = [{"instruction": f"咳嗽{i}天", "input": "", "output": ["看医生", "不知道", "看医生"]} for i in range(8)]
+PAIRS = [{"instruction": f"咳嗽{i}天", "input": "", "output": ["看医生", "不知道", "看医生"]} for i in range(14)]
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_what_was_dropped_is_counted_on_the_console(run, capsys):
         "train: 6 dialogues, 24 turns, 12 pairs, 6 answers with boilerplate, 6 dropped short answer, 6 samples"
         in printed
     )
-    assert "preferences: 8 records, 16 pairs, 8 dropped ties, 14 train, 2 validate" in printed
+    assert "preferences: 14 records, 28 pairs, 14 dropped ties, 24 train, 4 validate" in printed
 
 
 def test_what_is_special_to_haodf_is_a_parameter(run):
@@ -73,6 +73,8 @@ def test_an_empty_list_of_preferences_is_no_mistake(run):
 
 
 SHAREGPT = [{"conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}]}]
+ENTRY = {"key": "x", "must": [["drug", "布洛芬"]], "may": [], "must_not": []}
+FACTS = {"vocabulary": {"drug": ["布洛芬"]}, "test": [ENTRY]}
 TRL = '{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 3
 
 
@@ -83,6 +85,16 @@ TRL = '{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 3
         ({"preferences": TRL}, "}; import it once: `make import PREFERENCES=preferences.json`"),
         ({"preferences": DIALOGUES}, "…]: these are dialogues, not preferences"),
         ({"preferences": PAIRS[:1]}, "preferences.json: too few records for a training and a held-out part (1 records"),
+        (
+            {"preferences": PAIRS[:4]},
+            "the held-out preferences are about one question; raise data.preferences_validate",
+        ),
+        (
+            {"facts": FACTS | {"vocabulary": {"drug": "布洛芬"}}},
+            'facts of test questions (TypeError(\'"布洛芬" where a list',
+        ),
+        ({"facts": FACTS | {"test": [ENTRY | {"must": ["布洛芬"]}]}}, '"布洛芬" where a list of texts belongs'),
+        ({"facts": FACTS | {"test": [ENTRY | {"must": [["drug", 5]]}]}}, '["drug", 5] where a list of texts belongs'),
         ({"test_data": [["病人：a"]]}, "test_data.json: no dialogue of it gives a sample (1 dialogues, 1 turns"),
         ({"test_data": [["病人：a", "医生：\x1b[2J"], ["b"]]}, "test_data.json, dialogue 1, turn 0: expected a text"),
         ({"preferences": '[{"instruction": "\\ud800"}]'}, "preferences.json, record 0: a text with half a character"),

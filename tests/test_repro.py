@@ -63,6 +63,12 @@ def test_side_by_side(project: Path) -> None:
     assert repro.stale() == {}
 
 
+def test_where_dvc_can_not_say_what_is_stale_it_is_asked_to_run(project: Path) -> None:
+    """It then tells in one line what is wrong."""
+    (project / "dvc.yaml").write_text(GRAPH.replace("deps:", "depss:"), encoding="utf-8")
+    assert repro.stale() == {}
+
+
 def test_only_what_comes_after_a_change(project: Path) -> None:
     assert repro.run(repro.stale(), jobs=2) == 0
     change(project, "cat left right", "cat right left")

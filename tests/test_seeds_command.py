@@ -10,6 +10,7 @@ import pytest
 from finished_runs import Project
 
 from stages import compare, seeds
+from stages.runtime.errors import UserError
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::DeprecationWarning")]  # in dependencies of DVC
 
@@ -30,7 +31,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def test_the_table_holds_mean_deviation_and_each_value(project: Project) -> None:
     with contextlib.chdir(project.folder):
-        text = seeds.table(["seed-1", "seed-2"], "en")
+        text = seeds.table(commits("seed-1", "seed-2"), "en")
         runs, _ = compare.read(["seed-1:ppo", "seed-2:ppo"], "reports")
     assert "| Metric | Base | SFT | difference from Base | PPO |" in text
     values = [statistics.fmean(run.scores["rouge-l"]) for run in runs]
@@ -43,11 +44,27 @@ def test_the_table_holds_mean_deviation_and_each_value(project: Project) -> None
     assert "of seeds" in text
 
 
-def test_an_experiment_that_failed_is_left_out_and_told(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compare, "queue", lambda: {"seed-3": "Failed"})
+def commits(*names: str) -> dict[str, str]:
+    parent = seeds.git("rev-parse", "HEAD")
+    return {name: seeds.git("rev-parse", "--verify", "--quiet", seeds.ref_of(name, parent)) for name in names}
+
+
+def test_an_experiment_that_failed_is_left_out_and_told(project: Project) -> None:
     with contextlib.chdir(project.folder):
-        text = seeds.table(["seed-1", "seed-2", "seed-3"], "en")
-    assert "Left out: seed-3:ppo: the experiment is failed." in text
+        text = seeds.table(commits("seed-1", "seed-2", "seed-3"), "en")
+        with pytest.raises(UserError, match="no seed ended well"):
+            seeds.table(commits("seed-3"), "en")
+    assert "Left out: seed-3: it left no commit" in text
+
+
+def test_another_commits_experiment_of_the_same_name_is_not_taken(project: Project, tmp_path: Path) -> None:
+    subprocess.run(["git", "clone", "--quiet", project.folder, tmp_path], check=True)
+    with contextlib.chdir(tmp_path):
+        subprocess.run(["git", "fetch", "--quiet", "origin", "refs/exps/*:refs/exps/*"], check=True)
+        assert all(commits("seed-1").values())
+        who = ["-c", "user.name=x", "-c", "user.email=x"]
+        subprocess.run(["git", *who, "commit", "--quiet", "--allow-empty", "--message", "later"], check=True)
+        assert commits("seed-1") == {"seed-1": ""}
 
 
 def test_the_line_is_one_that_dvc_takes() -> None:
@@ -89,8 +106,9 @@ def test_each_seed_is_queued_and_waited_for(
     monkeypatch.setattr(seeds, "dvc", dvc)
     monkeypatch.setattr(compare, "queue", lambda: states.pop(0))
     monkeypatch.setattr(seeds, "POLL", 0)
-    monkeypatch.setattr(seeds, "table", lambda names, language: f"{names}\n")
-    seeds.main([1, 2], tmp_path / "seeds.md")
+    monkeypatch.setattr(seeds, "table", lambda commits, language: f"{commits}\n")
+    monkeypatch.setattr(seeds, "git", lambda *words: words[-1])
+    seeds.main([1, 2, 1], tmp_path / "seeds.md")
     assert done[1:] == [
         ("exp", "remove", "seed-1"),
         tuple(seeds.queue_line(1)),
@@ -99,7 +117,8 @@ def test_each_seed_is_queued_and_waited_for(
     ]
     assert not states, "it looked until both had ended"
     printed = capsys.readouterr()
-    assert printed.out == (tmp_path / "seeds.md").read_text() == "['seed-1', 'seed-2']\n"
+    read = {name: seeds.ref_of(name, "HEAD") for name in ("seed-1", "seed-2")}
+    assert printed.out == (tmp_path / "seeds.md").read_text() == f"{read}\n"
     assert printed.err == "seed-1: success\nseed-2: failed\n"
 
 
@@ -123,3 +142,9 @@ def test_a_seed_that_runs_already_is_left_alone(
     with pytest.raises(SystemExit):
         seeds.main([1, 2], None)
     assert "seed-2 is running" in capsys.readouterr().err
+
+
+def test_a_language_that_there_is_not_is_told_before_anything_trains(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        seeds.main([1, 2], None, language="de")
+    assert "--language must be one of en, zh, not de" in capsys.readouterr().err

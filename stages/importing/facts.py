@@ -25,7 +25,7 @@ def of_samples(document: Any, samples: Sequence[Sample], where: str) -> list[dic
         where: how an error message names the file.
     """
     try:
-        vocabulary = [name for names in document["vocabulary"].values() for name in names]
+        vocabulary = [name for names in document["vocabulary"].values() for name in _texts(names)]
         known = {entry["key"]: _facts(entry, vocabulary) for entry in document["test"]}
     except (KeyError, TypeError, AttributeError) as error:
         raise UserError(
@@ -41,6 +41,13 @@ def key(history: History, question: str) -> str:
 
 
 def _facts(entry: Mapping[str, Any], vocabulary: Sequence[str]) -> dict[str, Any]:
-    may = set(entry["may"])
+    may = set(_texts(entry["may"]))
     others = [name for name in vocabulary if name not in may]
-    return {"must": list(entry["must"]), "must_not": [*others, *entry["must_not"]]}
+    must = [_texts(fact, at_least=2) for fact in entry["must"]]
+    return {"must": must, "must_not": [*others, *_texts(entry["must_not"])]}
+
+
+def _texts(value: Any, at_least: int = 0) -> list[str]:
+    if not isinstance(value, list) or len(value) < at_least or not all(isinstance(text, str) for text in value):
+        raise TypeError(f"{json.dumps(value, ensure_ascii=False)[:100]} where a list of texts belongs")
+    return value

@@ -75,7 +75,7 @@ def _overfit(run: Run, stage: str) -> Check | None:
 def _above_chance(reward_model: RewardModel) -> Check:
     everything = reward_model.groups["all"].accuracy
     values = {"value": percent(everything.value), "low": percent(everything.low), "high": percent(everything.high)}
-    return Check("rm_accuracy", everything.low > 0.5, Sentence("found.interval", values))
+    return Check("rm_accuracy", everything.proves and everything.low > 0.5, Sentence("found.interval", values))
 
 
 def _ends(
