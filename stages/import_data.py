@@ -66,8 +66,8 @@ def main(
         records, found = recognized(preferences, split, preferences_format, "preferences", "--preferences-format")
         pairs, account = convert.to_preferences(records, found, system == System.prefix)
         tell(preferences, found, len(records), len(pairs), account)
-        if len({pair["instruction"] for pair in pairs}) < 2:
-            raise UserError(f"{preferences}: one question is too few for training and validation")
+        if len({pair["instruction"] for pair in pairs}) < 3:
+            raise UserError(f"{preferences}: one or two questions are too few: two are held out of training")
         for pair in pairs[:5]:
             better, *_, worse = map(printable, pair["output"])
             print(f"  · {printable(pair['instruction'])}\n      better: {better}\n      worse:  {worse}")

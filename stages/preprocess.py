@@ -17,7 +17,6 @@ from stages.runtime import atomic, params
 from stages.runtime.command import command
 from stages.runtime.errors import UserError
 from stages.text import json_files
-from stages.text.held_out import parts
 from stages.text.records import Pair, Sample
 
 
@@ -101,8 +100,6 @@ def read_pairs(source: Path, validate_ratio: float, seed: int) -> tuple[list[Pai
     train, held_out = preferences.split(groups, validate_ratio, seed)
     if groups and not (train and held_out):
         raise UserError(f"{source}: too few records for a training and a held-out part ({describe(counts)})")
-    if held_out:
-        parts(held_out)  # as `rm` will
     longer = sum(len(pair.chosen) > len(pair.rejected) for pair in train + held_out)
     report = {key: counts[key] for key in PAIR_COUNTS} | {
         "train": len(train),

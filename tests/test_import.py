@@ -248,8 +248,8 @@ def test_other_mistakes(importer, capsys, tmp_path):
     assert "4 different dialogues 2 for validation and 2 for the test leave none" in importer.refusal(
         capsys, few, validate=0.4, test=0.4
     )
-    assert "one question is too few" in importer.refusal(
-        capsys, source, preferences=importer.write("p.json", chats(PREFERENCES["trl, plain"])[:1])
+    assert "one or two questions are too few" in importer.refusal(
+        capsys, source, preferences=importer.write("p.json", chats(PREFERENCES["trl, plain"])[:2])
     )
     assert "these are dialogues" in importer.refusal(capsys, source, preferences=source)
     assert "there is no profile" in importer.refusal(capsys, source, like="absent")

@@ -54,8 +54,8 @@ def test_all_pairs_of_a_question_stay_on_one_side():
     assert split(groups, 0.2, seed=2) != (train, held_out)
 
 
-@pytest.mark.parametrize(("count", "held_out"), [(7, 1), (8, 2), (10, 2), (13, 3)])
-def test_the_share_is_rounded_to_the_nearest_count(count, held_out):
+@pytest.mark.parametrize(("count", "held_out"), [(3, 2), (12, 2), (13, 3), (17, 3), (18, 4)])
+def test_the_share_is_rounded_to_the_nearest_count_and_at_least_two(count, held_out):
     groups = [[Pair([], f"q{i}", "a", "b")] for i in range(count)]
     train, validate = split(groups, 0.2, seed=1)
     assert (len(train), len(validate)) == (count - held_out, held_out)

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 DIALOGUES = [
     [f"病人：发烧{i}天了", "医生：根据您现有的资料，建议：多喝水\u2028。", "病人：谢谢", "医生：好"] for i in range(6)
 ]
-PAIRS = [{"instruction": f"咳嗽{i}天", "input": "", "output": ["看医生", "不知道", "看医生"]} for i in range(14)]
+PAIRS = [{"instruction": f"咳嗽{i}天", "input": "", "output": ["看医生", "不知道", "看医生"]} for i in range(8)]
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_what_was_dropped_is_counted_on_the_console(run, capsys):
         "train: 6 dialogues, 24 turns, 12 pairs, 6 answers with boilerplate, 6 dropped short answer, 6 samples"
         in printed
     )
-    assert "preferences: 14 records, 28 pairs, 14 dropped ties, 24 train, 4 validate" in printed
+    assert "preferences: 8 records, 16 pairs, 8 dropped ties, 12 train, 4 validate" in printed
 
 
 def test_what_is_special_to_haodf_is_a_parameter(run):
@@ -84,11 +84,7 @@ TRL = '{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 3
         ({"train_data": SHAREGPT}, "}; import it once: `make import FROM=train_data.json`"),
         ({"preferences": TRL}, "}; import it once: `make import PREFERENCES=preferences.json`"),
         ({"preferences": DIALOGUES}, "…]: these are dialogues, not preferences"),
-        ({"preferences": PAIRS[:1]}, "preferences.json: too few records for a training and a held-out part (1 records"),
-        (
-            {"preferences": PAIRS[:4]},
-            "the held-out preferences are about one question; raise data.preferences_validate",
-        ),
+        ({"preferences": PAIRS[:2]}, "preferences.json: too few records for a training and a held-out part (2 records"),
         (
             {"facts": FACTS | {"vocabulary": {"drug": "布洛芬"}}},
             'facts of test questions (TypeError(\'"布洛芬" where a list',

@@ -45,7 +45,7 @@ def split(groups: list[list[Pair]], held_out: float, seed: int) -> tuple[list[Pa
     """Split records (each a group of pairs) into training and held-out pairs, order kept.
 
     All pairs of one question stay on one side: otherwise a held-out pair would share its answers with training. At
-    least one question is held out.
+    least two questions are held out: one chooses the reward model's checkpoint, another one is reported.
     """
     by_question: dict[str, list[int]] = {}
     for index, group in enumerate(groups):
@@ -53,7 +53,7 @@ def split(groups: list[list[Pair]], held_out: float, seed: int) -> tuple[list[Pa
             by_question.setdefault(group[0].instruction, []).append(index)
     questions = list(by_question)
     random.Random(seed).shuffle(questions)
-    chosen_out = {i for q in questions[: max(1, round(held_out * len(questions)))] for i in by_question[q]}
+    chosen_out = {i for q in questions[: max(2, round(held_out * len(questions)))] for i in by_question[q]}
     train = [pair for i, group in enumerate(groups) if i not in chosen_out for pair in group]
     validate = [pair for i, group in enumerate(groups) if i in chosen_out for pair in group]
     return train, validate
